@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+// The contract: everything that harness, reference, kernels and plug-ins agree on, and no code.
+// An op is a table (arguments, indices, rounding points, terms, symmetries, counts, reference); a kernel is
+// one implementation of one op. The header compiles alone as C11, C++17 and CUDA C++.
+#ifndef CHECKMOE_H
+#define CHECKMOE_H
+
+#include <dlpack/dlpack.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Grows by one whenever a struct or a meaning below changes; a plug-in for another version is refused.
+#define CM_ABI_VERSION 1
+
+// Dimension letters, used in shapes, case names, records and reports:
+//   T tokens, k experts per token, E experts, H hidden, I expert width, D width of the shared expert,
+//   L adapters, r largest rank of the call, K and N of a single product, S slices,
+//   G elements per quantisation group along a summed dimension (0: the whole row).
+#define CM_DIM_LETTERS "TkEHIDLrKNSG"
+enum { CM_DIM_COUNT = 12, CM_MAX_RANK = 6, CM_MAX_ARGUMENTS = 48, CM_MAX_ATTRIBUTES = 12 };
+
+typedef enum cm_status {
+    CM_OK = 0,
+    CM_BAD_SHAPE,   // an argument's shape contradicts the op's table or another argument
+    CM_BAD_DTYPE,   // a dtype that the op's table does not allow here
+    CM_BAD_DEVICE,  // an argument lies on the wrong side
+    CM_BAD_ID,      // an index argument points outside its dimension
+    CM_BAD_VALUE,   // a missing argument, or an attribute or scalar out of range
+    CM_BAD_STATE,   // a call out of order, e.g. run before prepare
+    CM_UNSUPPORTED, // legal for the op, not implemented by this kernel
+    CM_NO_MEMORY,
+    CM_BAD_FILE, // loaders: the file is not what it claims to be
+} cm_status;
+
+typedef enum cm_dtype {
+    CM_F64,
+    CM_F32,
+    CM_F16,
+    CM_BF16,
+    CM_I32,
+    CM_I8,
+    CM_I4, // two signed nibbles a byte, element 2n in the low one; rows start at a byte
+    CM_DTYPE_COUNT,
+} cm_dtype;
+
+#define CM_DTYPE_BIT(dtype) (1u << (dtype))
+
+typedef enum cm_role {
+    CM_INPUT,   // of one run
+    CM_WEIGHT,  // valid from prepare to release
+    CM_ADAPTER, // valid until the next update
+    CM_OUTPUT,  // every element is written, none is read
+    CM_INOUT,   // read and written (an accumulating output)
+} cm_role;
+
+typedef enum cm_compare {
+    CM_COMPARE_NONE,        // not an output
+    CM_COMPARE_BOUNDED,     // |got - want| within the bound that the reference derives
+    CM_COMPARE_EXACT,       // equal values
+    CM_COMPARE_SET,         // rows are sets; members closer than the tie margin may be exchanged
+    CM_COMPARE_PERMUTATION, // a permutation; positions with equal keys may be exchanged
+    CM_COMPARE_SCALAR,      // a single bounded number
+} cm_compare;
+
+// How the values of an argument are made (fixtures/values.c reads this; `kind` names its generator).
+typedef struct cm_fill {
+    const char *kind;       // "dense", "matrix", "power", "routing", "router_weight", "assign", "rank", ...
+    char fan_in;            // letter of the summed dimension: random values get a s.d. of 2^gain/sqrt(fan_in)
+    int gain;               // log2 of that gain
+    const char *divided_by; // argument [L] by which adapter a's values are divided, so that s cancels
+    bool within_rank;       // non-zeros stay below the adapter's rank in dimension r
+    char aligned;           // letter whose position alone decides the sign, so that products agree in sign
+    int exact_scale;        // exact data: log2 of the magnitude
+    int exact_nonzeros;     // exact data: most non-zeros in a row of a matrix
+} cm_fill;
+
+typedef struct cm_argument {
+    const char *name;
+    cm_role role;
+    uint32_t dtypes;         // CM_DTYPE_BIT of each allowed dtype
+    char dtype_variable;     // arguments with the same letter share a dtype; 0: only one is allowed
+    const char *shape;       // "L E r H"; an item is a letter or number, then "+n" or "/G" (rounded up)
+    bool optional;           // may be absent (NULL)
+    char index_into;         // values point into this dimension; 0: not an index
+    int64_t index_min;       // -1 where "none" is a value
+    char shareable;          // dimension that may have stride 0 (shared-outer LoRA); 0: none
+    char offset_into;        // values rise from 0 to this dimension; 0: not offsets
+    bool is_rank;            // values are ranks, 0..r
+    const char *with;        // present or absent together with this argument
+    cm_compare compare;      // outputs only
+    const char *compare_key; // PERMUTATION: the argument whose values are the keys; SET: the scores
+    cm_fill fill;
+    const char *meaning;
+} cm_argument;
+
+typedef struct cm_attribute {
+    const char *name;
+    double fallback, minimum, maximum;
+    const char *const *words; // NULL-terminated names of the values 0, 1, ...; NULL: a number
+    const char *meaning;
+} cm_attribute;
+
+// Where the op itself allows a result to be rounded. A kernel of accuracy MODEL may use all of them,
+// one of accuracy SINGLE only those that are marked `always`.
+typedef struct cm_rounding {
+    const char *name;
+    char dtype_variable; // rounded to the dtype of this variable; 0: fp32
+    bool always;
+    const char *meaning;
+} cm_rounding;
+
+// A part of the result that the reference can leave out: for gains, hypotheses and relations.
+typedef struct cm_term {
+    const char *name;
+    const char *meaning;
+} cm_term;
+
+typedef enum cm_symmetry_kind {
+    CM_SYMMETRY_PERMUTE, // reorder dimension `letter` everywhere and map the indices into it
+    CM_SYMMETRY_SCALE,   // multiply the listed arguments by 2: every output doubles
+    CM_SYMMETRY_OMIT,    // set the listed arguments to 0: the same as leaving out `terms`
+} cm_symmetry_kind;
+
+typedef struct cm_symmetry {
+    const char *name;
+    cm_symmetry_kind kind;
+    char letter;           // PERMUTE
+    const char *arguments; // SCALE, OMIT: names, blank between
+    uint64_t terms;        // OMIT: bit n is op->terms[n]
+} cm_symmetry;
+
+// Least work of a call, from its values: each addressed element moved once.
+typedef struct cm_counts {
+    double operations; // additions and multiplications
+    double bytes_read, bytes_written;
+} cm_counts;
+
+typedef enum cm_accuracy {
+    CM_ACCURACY_MODEL = 0, // intermediates may be rounded at every rounding point of the op
+    CM_ACCURACY_SINGLE,    // intermediates are kept in fp32
+} cm_accuracy;
+
+struct cm_op;
+struct cm_host;
+struct cm_kernel;
+
+// One invocation. Arguments stand in the order of op->arguments; an absent one is NULL. The harness owns
+// everything; a kernel may write to the data of OUTPUT and INOUT arguments only.
+typedef struct cm_call {
+    size_t size; // sizeof(cm_call) of the caller
+    const struct cm_op *op;
+    const struct cm_host *host;
+    const DLTensor *const *arguments;
+    const double *attributes; // in the order of op->attributes
+    const int64_t *dims;      // values of CM_DIM_LETTERS, 0 where the op has no such dimension
+    void *stream;             // cudaStream_t on CUDA targets, else NULL
+} cm_call;
+
+// Services for kernels, so that a plug-in needs nothing but this header.
+typedef struct cm_host {
+    uint32_t abi_version;
+    const DLTensor *(*argument)(const cm_call *call, const char *name); // NULL if absent or unknown
+    double (*attribute)(const cm_call *call, const char *name);         // fallback if unknown
+    int64_t (*dim)(const cm_call *call, char letter);
+    // Sets the sentence that goes with the status to be returned; returns that status.
+    cm_status (*fail)(const cm_call *call, cm_status status, const char *format, ...);
+    // Holds the call against the op's table: presence, shapes, dtypes, devices, ids, ranks.
+    cm_status (*validate)(const cm_call *call);
+    // Memory until the function returns; poisoned and fenced. NULL when there is none.
+    void *(*scratch)(const cm_call *call, size_t bytes, size_t alignment);
+} cm_host;
+
+// What the reference says about one output, row-major and contiguous. Unused arrays are NULL.
+typedef struct cm_want {
+    int64_t count;
+    double *value;
+    double *sigma;     // s.d. of the error that the rounding points allow, without the output's own rounding
+    double *worst;     // worst-case bound of the same
+    double *magnitude; // sum of |terms|
+} cm_want;
+
+#define CM_READS  1
+#define CM_WRITES 2
+
+typedef struct cm_op {
+    const char *name;
+    const char *formula;
+    const cm_argument *arguments; // ends with a NULL name, like the tables below
+    const cm_attribute *attributes;
+    const cm_rounding *roundings;
+    const cm_term *terms;
+    const cm_symmetry *symmetries;
+    // Naive computation in double; `want` is indexed like the arguments. `omit` leaves out terms by bit.
+    cm_status (*reference)(const cm_call *call, uint64_t omit, cm_accuracy accuracy, cm_want *want);
+    // Proves that every admissible order of summation and every rounding point is exact on these values.
+    cm_status (*exact)(const cm_call *call);
+    // mask[n] = CM_READS where this call may read element n (row-major) of `argument`, CM_WRITES where it
+    // must write it, both, or 0.
+    cm_status (*addressed)(const cm_call *call, int argument, uint8_t *mask);
+    void (*counts)(const cm_call *call, cm_counts *counts);
+} cm_op;
+
+typedef struct cm_kernel {
+    size_t size;      // sizeof(cm_kernel)
+    const char *name; // op/target or op/target-variant
+    const char *file; // repository path
+    int line;
+    cm_accuracy accuracy;
+    bool nondeterministic; // declared: repeats may differ in bits
+    bool trusts_caller;    // its caller validates; forbidden for built-in kernels
+    int alignment;         // bytes that arguments need; 0: their element's
+    // Whether this call (shapes, dtypes, attributes; no values) is implemented; if not, says why in `reason`.
+    bool (*supports)(const cm_call *call, char *reason, size_t reason_size);
+    cm_status (*prepare)(const cm_call *call, void **state); // pack weights; untimed; may be NULL
+    cm_status (*update)(const cm_call *call, void *state);   // adapters are new or changed; may be NULL
+    cm_status (*run)(const cm_call *call, void *state);
+    void (*release)(void *state); // may be NULL; accepts NULL
+} cm_kernel;
+
+// The one symbol of a plug-in: returns its kernels (ends with NULL), or NULL if it cannot serve this version.
+#define CM_PLUGIN_SYMBOL "checkmoe_plugin_1"
+typedef const cm_kernel *const *(*cm_plugin_entry)(uint32_t abi_version);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// What one check found out about one kernel on one case. Plain memory: it lies in a mapping that the runner
+// shares with the child, so that it survives whatever the kernel does to its process.
+#ifndef CM_OUTCOME_H
+#define CM_OUTCOME_H
+
+#include "harness/checkmoe.h"
+
+typedef enum cm_verdict {
+    CM_PASS,
+    CM_FAIL,
+    CM_SKIP,
+    CM_ERROR,   // the kernel refused a case that it claims to support
+    CM_CRASH,   // the kernel ended its process
+    CM_TIMEOUT,
+    CM_VACUOUS, // the check had no power on this case
+    CM_VERDICT_COUNT,
+} cm_verdict;
+
+enum { CM_MAX_METRICS = 12 };
+
+typedef struct cm_metric {
+    char name[24];
+    double value;
+} cm_metric;
+
+typedef struct cm_first_bad {
+    char argument[32];          // "": there is none
+    int ndim;
+    char letters[CM_MAX_RANK];  // dimension letter of each index, '#' where the dimension has no letter
+    int64_t index[CM_MAX_RANK];
+    double got, want, bound;    // bound: largest |got - want| that would have passed
+} cm_first_bad;
+
+typedef struct cm_outcome {
+    cm_verdict verdict;
+    int64_t compared;  // elements
+    char reason[512];  // one sentence; "" for a PASS
+    cm_metric metrics[CM_MAX_METRICS];
+    int metric_count;
+    cm_first_bad first_bad;
+    int64_t bad_count; // elements
+    char bad_pattern[192]; // shape of the bad set in words, "" if unknown
+} cm_outcome;
+
+const char *cm_verdict_name(cm_verdict verdict);
+bool cm_verdict_parse(const char *name, cm_verdict *verdict);
+bool cm_verdict_is_bad(cm_verdict verdict); // FAIL, ERROR, CRASH, TIMEOUT, VACUOUS
+
+#endif

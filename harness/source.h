@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where a case's values come from when they are not generated: files on disk. A source fixes some dimensions
+// and dtypes and fills the arguments that it has; the generators make the rest.
+#ifndef CM_SOURCE_H
+#define CM_SOURCE_H
+
+#include "harness/status.h"
+
+typedef struct cm_source {
+    const char *op;             // name of the op whose arguments it fills
+    int64_t dims[CM_DIM_COUNT]; // in the order of CM_DIM_LETTERS; -1: not fixed by the source
+    int dtypes[128];            // by dtype variable: a cm_dtype, or -1: not fixed
+    // Whether `argument` is present in the files; an optional argument that is not stays absent.
+    bool (*has)(const struct cm_source *source, const char *argument);
+    // Fills a tensor of the fixed dtype and shape (any strides; last dimension contiguous).
+    cm_status (*fill)(const struct cm_source *source, const char *argument, const DLTensor *tensor,
+                      cm_error *error);
+    // What was found, for the person: one line each, '\n' between; owned by the source.
+    const char *summary;
+    char *arguments; // the command-line options that open it again, for repro lines
+    void *self;
+    void (*close)(struct cm_source *source); // accepts a zeroed one
+} cm_source;
+
+#endif

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/tensor.h"
+
+#include <string.h>
+
+void cm_tensor_init(cm_tensor *tensor, cm_dtype dtype, int ndim, const int64_t *shape, void *data)
+{
+    *tensor = (cm_tensor){.dtype = dtype};
+    int64_t stride = 1;
+    for (int d = ndim - 1; d >= 0; d--) {
+        tensor->shape[d] = shape[d];
+        tensor->strides[d] = stride;
+        stride *= shape[d];
+    }
+    tensor->dl = (DLTensor){.data = data,
+                            .device = {kDLCPU, 0},
+                            .ndim = ndim,
+                            .dtype = cm_dtype_to_dl(dtype),
+                            .shape = tensor->shape,
+                            .strides = tensor->strides};
+}
+
+int64_t cm_tensor_count(const DLTensor *tensor)
+{
+    int64_t count = 1;
+    for (int d = 0; d < tensor->ndim; d++)
+        count *= tensor->shape[d];
+    return count;
+}
+
+size_t cm_tensor_extent(const DLTensor *tensor)
+{
+    int64_t last = 0;
+    for (int d = 0; d < tensor->ndim; d++) {
+        if (tensor->shape[d] == 0)
+            return 0;
+        last += (tensor->shape[d] - 1) * tensor->strides[d];
+    }
+    return (size_t)((last + 1) * tensor->dtype.bits + 7) / 8;
+}
+
+int64_t cm_tensor_offset(const DLTensor *tensor, int64_t flat)
+{
+    int64_t offset = 0;
+    for (int d = tensor->ndim - 1; d >= 0; d--) {
+        offset += flat % tensor->shape[d] * tensor->strides[d];
+        flat /= tensor->shape[d];
+    }
+    return offset;
+}
+
+void cm_tensor_unravel(const DLTensor *tensor, int64_t flat, int64_t index[CM_MAX_RANK])
+{
+    for (int d = tensor->ndim - 1; d >= 0; d--) {
+        index[d] = flat % tensor->shape[d];
+        flat /= tensor->shape[d];
+    }
+}
+
+static cm_dtype dtype_of(const DLTensor *tensor)
+{
+    cm_dtype dtype = CM_F32;
+    cm_dtype_from_dl(tensor->dtype, &dtype);
+    return dtype;
+}
+
+static char *base(const DLTensor *tensor)
+{
+    return (char *)tensor->data + tensor->byte_offset;
+}
+
+double cm_tensor_get(const DLTensor *tensor, int64_t flat)
+{
+    return cm_load(base(tensor), dtype_of(tensor), cm_tensor_offset(tensor, flat));
+}
+
+void cm_tensor_set(const DLTensor *tensor, int64_t flat, double value)
+{
+    cm_store(base(tensor), dtype_of(tensor), cm_tensor_offset(tensor, flat), value);
+}
+
+static bool is_compact(const DLTensor *tensor)
+{
+    int64_t stride = 1;
+    for (int d = tensor->ndim - 1; d >= 0; d--) {
+        if (tensor->strides[d] != stride && tensor->shape[d] != 1)
+            return false;
+        stride *= tensor->shape[d];
+    }
+    return true;
+}
+
+// Rows of the last dimension are contiguous in every tensor that the harness lays out.
+static int64_t row_length(const DLTensor *tensor)
+{
+    return tensor->ndim ? tensor->shape[tensor->ndim - 1] : 1;
+}
+
+void cm_tensor_copy(const DLTensor *to, const DLTensor *from)
+{
+    int64_t count = cm_tensor_count(from), row = row_length(from);
+    if (count == 0)
+        return;
+    if (is_compact(to) && is_compact(from)) {
+        memcpy(base(to), base(from), cm_tensor_extent(from));
+        return;
+    }
+    size_t bytes = (size_t)(row * from->dtype.bits + 7) / 8;
+    for (int64_t flat = 0; flat < count; flat += row)
+        memcpy(base(to) + cm_tensor_offset(to, flat) * to->dtype.bits / 8,
+               base(from) + cm_tensor_offset(from, flat) * from->dtype.bits / 8, bytes);
+}
+
+bool cm_tensor_equal(const DLTensor *a, const DLTensor *b, int64_t *flat)
+{
+    int64_t count = cm_tensor_count(a), row = row_length(a);
+    size_t size = a->dtype.bits / 8u;
+    for (int64_t start = 0; start < count; start += row) {
+        const char *left = base(a) + cm_tensor_offset(a, start) * a->dtype.bits / 8;
+        const char *right = base(b) + cm_tensor_offset(b, start) * b->dtype.bits / 8;
+        if (!memcmp(left, right, (size_t)(row * a->dtype.bits + 7) / 8))
+            continue;
+        int64_t column = 0;
+        while (size && column < row - 1 &&
+               !memcmp(left + size * (size_t)column, right + size * (size_t)column, size))
+            column++;
+        *flat = start + column;
+        return false;
+    }
+    return true;
+}

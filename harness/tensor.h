@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Views on DLPack tensors. A cm_tensor holds its own shape and strides and never owns data.
+#ifndef CM_TENSOR_H
+#define CM_TENSOR_H
+
+#include "harness/dtype.h"
+
+typedef struct cm_tensor {
+    DLTensor dl; // shape and strides point into this struct: do not copy it by value
+    int64_t shape[CM_MAX_RANK];
+    int64_t strides[CM_MAX_RANK]; // in elements
+    cm_dtype dtype;
+} cm_tensor;
+
+// Makes a compact row-major host view; data may be NULL.
+void cm_tensor_init(cm_tensor *tensor, cm_dtype dtype, int ndim, const int64_t *shape, void *data);
+
+int64_t cm_tensor_count(const DLTensor *tensor);
+// Bytes from the first element to one past the last, strides included; 0 for an empty tensor.
+size_t cm_tensor_extent(const DLTensor *tensor);
+// Element offset of the flat (row-major, logical) index.
+int64_t cm_tensor_offset(const DLTensor *tensor, int64_t flat);
+// Flat index -> one index per dimension.
+void cm_tensor_unravel(const DLTensor *tensor, int64_t flat, int64_t index[CM_MAX_RANK]);
+
+double cm_tensor_get(const DLTensor *tensor, int64_t flat);
+void cm_tensor_set(const DLTensor *tensor, int64_t flat, double value);
+// Copies element by element, bits unchanged; both have the same dtype and shape, strides may differ.
+void cm_tensor_copy(const DLTensor *to, const DLTensor *from);
+// True when both hold the same bits; otherwise *flat is the first difference.
+bool cm_tensor_equal(const DLTensor *a, const DLTensor *b, int64_t *flat);
+
+#endif

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// moe_forward's arguments by meaning, for its own files: computation (moe_forward.c), proof of exactness
+// (moe_forward_exact.c), addressing and counts (moe_forward_use.c).
+#ifndef CM_REFERENCE_MOE_FORWARD_H
+#define CM_REFERENCE_MOE_FORWARD_H
+
+#include "reference/values.h"
+
+// p(x) = W x + bias + s_a B_a (A_a x). Routed tensors have a leading expert index, shared ones do not.
+struct moe_projection {
+    const DLTensor *weight, *bias, *a, *b; // bias, a, b may be absent
+};
+
+struct moe_ffn {
+    struct moe_projection gate, up, down;
+    int64_t width; // I or D
+};
+
+struct moe_layer {
+    int64_t T, k, E, H, L, r;
+    const DLTensor *hidden, *ids, *weights, *token_adapter, *rank, *scaling, *shared_router;
+    struct moe_ffn routed, shared; // shared.gate.weight is NULL when there is none
+};
+
+enum moe_term { MOE_LORA_GATE, MOE_LORA_UP, MOE_LORA_DOWN, MOE_SHARED, MOE_SHARED_LORA, MOE_BIAS };
+
+// Collects the arguments; refuses with CM_UNSUPPORTED what the reference does not compute yet.
+cm_status moe_open(const cm_call *call, struct moe_layer *layer);
+int64_t moe_adapter(const struct moe_layer *layer, int64_t t);      // -1: none
+int64_t moe_rank(const struct moe_layer *layer, int64_t adapter);   // 0 for -1
+double moe_scaling(const struct moe_layer *layer, int64_t adapter); // 0 for -1
+// Row `row` of a projection's tensor for adapter (if it has one) and expert (-1: shared).
+void moe_row(const DLTensor *tensor, int64_t adapter, int64_t expert, int64_t row, double *values);
+
+cm_status moe_forward_exact(const cm_call *call);
+cm_status moe_forward_addressed(const cm_call *call, int argument, uint8_t *mask);
+void moe_forward_counts(const cm_call *call, cm_counts *counts);
+
+#endif

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+// sgmv_expand: y[t,n] (+)= s_a sum_j B[a,n,j] v[t,slice(n),j] for the tokens of each segment; columns
+// slice_offset[s] .. slice_offset[s+1] belong to slice s. Accumulating, the rows of tokens without adapter
+// stay as they are; overwriting, they become zero.
+#include "reference/sgmv.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { V, B, SLICES, PERMUTATION, OFFSET, ADAPTER, RANK, SCALING, Y };
+
+static const cm_argument arguments[] = {
+    [V] = {.name = "v",
+           .role = CM_INPUT,
+           .dtypes = SGMV_FLOATS,
+           .dtype_variable = 'v',
+           .shape = "T S r",
+           .fill = {.kind = "dense"},
+           .meaning = "A x; columns from the adapter's rank on are padding"},
+    [B] = {.name = "lora_b",
+           .role = CM_ADAPTER,
+           .dtypes = SGMV_FLOATS,
+           .dtype_variable = 'a',
+           .shape = "L N r",
+           .fill = {.kind = "matrix",
+                    .fan_in = 'r',
+                    .divided_by = "lora_scaling",
+                    .within_rank = true,
+                    .exact_nonzeros = 4},
+           .meaning = "B; columns from the adapter's rank on are padding"},
+    [SLICES] = {.name = "slice_offset",
+                .role = CM_INPUT,
+                .dtypes = SGMV_I32,
+                .shape = "S+1",
+                .offset_into = 'N',
+                .fill = {.kind = "slices"},
+                .meaning = "first output column of each slice"},
+    [PERMUTATION] = SGMV_PLAN_INPUTS,
+    [SCALING] = {.name = "lora_scaling",
+                 .role = CM_ADAPTER,
+                 .dtypes = CM_DTYPE_BIT(CM_F32),
+                 .shape = "L",
+                 .fill = {.kind = "scaling"},
+                 .meaning = "s of each adapter"},
+    [Y] = {.name = "y",
+           .role = CM_INOUT,
+           .dtypes = SGMV_FLOATS,
+           .dtype_variable = 'y',
+           .shape = "T N",
+           .fill = {.kind = "dense"},
+           .compare = CM_COMPARE_BOUNDED,
+           .meaning = "the base output, or only written"},
+    {0},
+};
+
+static const cm_attribute attributes[] = {
+    {"accumulate", 1, 0, 1, NULL, "1: add to y; 0: overwrite it"},
+    {0},
+};
+static const cm_rounding roundings[] = {
+    {"sums", 0, true, "every sum is formed in fp32, in any order"},
+    {"delta", 'y', false, "s B v, before it is added to y"},
+    {"y", 'y', true, "y, once"},
+    {0},
+};
+static const cm_term terms[] = {{"lora", "s B v"}, {"base", "y before the call"}, {0}};
+static const cm_symmetry symmetries[] = {
+    {"adapters permuted", CM_SYMMETRY_PERMUTE, 'L', NULL, 0},
+    {"y and B scaled", CM_SYMMETRY_SCALE, 0, "y lora_b", 0},
+    {"scaling 0 is base", CM_SYMMETRY_OMIT, 0, "lora_scaling", 1},
+    {0},
+};
+
+struct expand {
+    const cm_call *call;
+    cm_want *want;
+    int64_t S, N, r, *slice; // slice of each column
+    bool accumulate, lora, model;
+    double *v, *b, *y;
+};
+
+static void close(struct expand *expand)
+{
+    free(expand->v);
+    free(expand->slice);
+}
+
+static cm_status open(struct expand *expand, const cm_call *call, struct sgmv_plan *plan)
+{
+    sgmv_open(call, plan);
+    *expand = (struct expand){.call = call,
+                              .S = cm_dim(call, 'S'),
+                              .N = cm_dim(call, 'N'),
+                              .r = cm_dim(call, 'r'),
+                              .accumulate = call->host->attribute(call, "accumulate") != 0};
+    expand->v = malloc((size_t)(expand->S * expand->r + expand->r + expand->N + 1) * sizeof(double));
+    expand->slice = malloc((size_t)(expand->N + 1) * sizeof *expand->slice);
+    if (!expand->v || !expand->slice)
+        return CM_NO_MEMORY;
+    expand->b = expand->v + expand->S * expand->r;
+    expand->y = expand->b + expand->r;
+    for (int64_t s = 0; s < expand->S; s++)
+        for (int64_t n = cm_index1(call->arguments[SLICES], s); n < cm_index1(call->arguments[SLICES], s + 1);
+             n++)
+            expand->slice[n] = s;
+    return CM_OK;
+}
+
+static void load_token(struct expand *expand, int64_t token)
+{
+    for (int64_t s = 0; s < expand->S; s++)
+        cm_row(expand->call->arguments[V], (int64_t[]){token, s}, expand->v + s * expand->r);
+    cm_row(expand->call->arguments[Y], &token, expand->y);
+}
+
+static cm_status compute(const struct sgmv_token *token, void *self)
+{
+    struct expand *expand = self;
+    const DLTensor *y = expand->call->arguments[Y];
+    double s = token->adapter < 0 ? 0 : cm_element(expand->call->arguments[SCALING], token->adapter);
+    cm_want *want = &expand->want[Y];
+    load_token(expand, token->token);
+    for (int64_t n = 0; n < expand->N; n++) {
+        double base = expand->accumulate ? expand->y[n] : 0, value = base, variance = 0, worst = 0;
+        double magnitude = fabs(base);
+        if (token->rank > 0 && expand->lora) {
+            cm_sum sum = {0};
+            const double *v = expand->v + expand->slice[n] * expand->r;
+            cm_row(expand->call->arguments[B], (int64_t[]){token->adapter, n}, expand->b);
+            for (int64_t j = 0; j < token->rank; j++)
+                cm_sum_add(&sum, expand->b[j] * v[j]);
+            double delta = s * sum.value;
+            value += delta;
+            magnitude += fabs(s) * sum.magnitude;
+            variance =
+                s * s * cm_sum_variance(&sum, true) + CM_FP32_VARIANCE * (delta * delta + value * value);
+            worst = fabs(s) * cm_sum_worst(&sum) + CM_FP32_UNIT * (fabs(delta) + fabs(value));
+            if (expand->model && expand->accumulate) {
+                variance += cm_rounding_variance(y->dtype, delta);
+                worst += cm_ulp(y->dtype, delta) / 2;
+            }
+        }
+        int64_t at = token->token * expand->N + n;
+        want->value[at] = value;
+        want->sigma[at] = sqrt(variance);
+        want->worst[at] = worst;
+        want->magnitude[at] = magnitude;
+    }
+    return CM_OK;
+}
+
+static cm_status reference(const cm_call *call, uint64_t omit, cm_accuracy accuracy, cm_want *want)
+{
+    struct expand expand;
+    struct sgmv_plan plan;
+    cm_status status = open(&expand, call, &plan);
+    expand.want = want;
+    expand.model = accuracy == CM_ACCURACY_MODEL;
+    expand.lora = !(omit & 1);
+    if (omit >> 1 & 1)
+        expand.accumulate = false;
+    if (status == CM_OK)
+        status = sgmv_each(&plan, compute, &expand);
+    close(&expand);
+    return status;
+}
+
+static cm_status prove(const struct sgmv_token *token, void *self)
+{
+    struct expand *expand = self;
+    int bits = cm_significand_bits(expand->call->arguments[Y]->dtype);
+    double s = token->adapter < 0 ? 0 : cm_element(expand->call->arguments[SCALING], token->adapter);
+    load_token(expand, token->token);
+    for (int64_t n = 0; n < expand->N && token->rank > 0; n++) {
+        cm_exact sum = {0};
+        if (expand->accumulate)
+            cm_exact_add(&sum, expand->y[n]);
+        const double *v = expand->v + expand->slice[n] * expand->r;
+        cm_row(expand->call->arguments[B], (int64_t[]){token->adapter, n}, expand->b);
+        for (int64_t j = 0; j < token->rank; j++)
+            cm_exact_add(&sum, s * expand->b[j] * v[j]);
+        if (!cm_exact_fits(&sum, bits))
+            return expand->call->host->fail(expand->call, CM_BAD_VALUE, "not exact in %d bits: y[%lld,%lld]",
+                                            bits, (long long)token->token, (long long)n);
+    }
+    return CM_OK;
+}
+
+static cm_status exact(const cm_call *call)
+{
+    struct expand expand;
+    struct sgmv_plan plan;
+    cm_status status = open(&expand, call, &plan);
+    if (status == CM_OK)
+        status = sgmv_each(&plan, prove, &expand);
+    close(&expand);
+    return status;
+}
+
+static cm_status mark_v(const struct sgmv_token *token, void *self)
+{
+    const struct expand *expand = ((void **)self)[0];
+    uint8_t *mask = ((void **)self)[1];
+    for (int64_t s = 0; s < expand->S; s++)
+        memset(mask + (token->token * expand->S + s) * expand->r, CM_READS, (size_t)token->rank);
+    return CM_OK;
+}
+
+static cm_status addressed(const cm_call *call, int argument, uint8_t *mask)
+{
+    struct expand expand;
+    struct sgmv_plan plan;
+    bool *used = NULL;
+    cm_status status = open(&expand, call, &plan);
+    if (status != CM_OK)
+        goto done;
+    used = calloc((size_t)plan.L + 1, sizeof *used);
+    if (!used) {
+        status = CM_NO_MEMORY;
+        goto done;
+    }
+    sgmv_used(&plan, used);
+    if (argument == V) {
+        memset(mask, 0, (size_t)(plan.T * expand.S * expand.r));
+        status = sgmv_each(&plan, mark_v, (void *[]){&expand, mask});
+    } else if (argument == B) {
+        for (int64_t a = 0; a < plan.L; a++)
+            for (int64_t n = 0; n < expand.N; n++, mask += expand.r) {
+                int64_t rank = used[a] ? cm_index1(plan.rank, a) : 0;
+                memset(mask, CM_READS, (size_t)rank);
+                memset(mask + rank, 0, (size_t)(expand.r - rank));
+            }
+    } else if (argument == SCALING) {
+        for (int64_t a = 0; a < plan.L; a++)
+            mask[a] = used[a] && cm_index1(plan.rank, a) > 0 ? CM_READS : 0;
+    } else if (argument == Y) {
+        memset(mask, expand.accumulate ? CM_READS | CM_WRITES : CM_WRITES, (size_t)(plan.T * expand.N));
+    } else {
+        int64_t count[] = {[SLICES] = expand.S + 1,
+                           [PERMUTATION] = plan.T,
+                           [OFFSET] = plan.L + 2,
+                           [ADAPTER] = plan.L + 1,
+                           [RANK] = plan.L};
+        memset(mask, CM_READS, (size_t)count[argument]);
+    }
+done:
+    free(used);
+    close(&expand);
+    return status;
+}
+
+static void counts(const cm_call *call, cm_counts *counts)
+{
+    struct sgmv_plan plan;
+    sgmv_open(call, &plan);
+    double N = (double)cm_dim(call, 'N'), S = (double)cm_dim(call, 'S'), T = (double)plan.T;
+    bool accumulate = call->host->attribute(call, "accumulate") != 0;
+    double y_bytes = call->arguments[Y]->dtype.bits / 8.0, b_bytes = call->arguments[B]->dtype.bits / 8.0;
+    *counts = (cm_counts){.bytes_read = 4 * (T + 4.0 * (double)plan.L + 3 + S + 1)};
+    for (int64_t p = 0; p < plan.segments; p++) {
+        int64_t adapter = cm_index1(plan.adapter, p);
+        double tokens = (double)(cm_index1(plan.offset, p + 1) - cm_index1(plan.offset, p));
+        double rank = adapter < 0 ? 0 : (double)cm_index1(plan.rank, adapter);
+        bool writes = rank > 0 || !accumulate;
+        counts->bytes_written += writes ? tokens * N * y_bytes : 0;
+        if (tokens == 0 || rank == 0)
+            continue;
+        counts->operations += 2 * tokens * N * rank;
+        counts->bytes_read += N * rank * b_bytes + tokens * S * rank * call->arguments[V]->dtype.bits / 8 +
+                              (accumulate ? tokens * N * y_bytes : 0);
+    }
+}
+
+const cm_op cm_sgmv_expand = {
+    .name = "sgmv_expand",
+    .formula = "y[t,n] (+)= s_a B[a,n,:rank] v[t,slice(n),:rank], a the adapter of t's segment",
+    .arguments = arguments,
+    .attributes = attributes,
+    .roundings = roundings,
+    .terms = terms,
+    .symmetries = symmetries,
+    .reference = reference,
+    .exact = exact,
+    .addressed = addressed,
+    .counts = counts,
+};

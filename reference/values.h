@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every reference needs: rows of tensors as doubles, and sums that keep account of their own error.
+// Shares nothing with harness or kernels but the contract.
+#ifndef CM_REFERENCE_VALUES_H
+#define CM_REFERENCE_VALUES_H
+
+#include "harness/checkmoe.h"
+
+// Mean of (rounding error / value)^2 of one fp32 rounding: the error is uniform in half an ulp, the
+// significand m log-uniform in [1, 2): 2^-46 / 12 * E[1/m^2], E[1/m^2] = 3 / (8 ln 2).
+#define CM_FP32_VARIANCE (0x1p-46 / 12 * 0.5410106403333613)
+#define CM_FP32_UNIT     0x1p-24 // largest relative error of one fp32 rounding
+
+const DLTensor *cm_arg(const cm_call *call, const char *name); // NULL: absent
+int64_t cm_dim(const cm_call *call, char letter);
+
+// Row of the last dimension at the leading indices `index` (one per leading dimension), as doubles.
+void cm_row(const DLTensor *tensor, const int64_t *index, double *row);
+double cm_element(const DLTensor *tensor, int64_t i);             // of a vector
+double cm_element2(const DLTensor *tensor, int64_t i, int64_t j); // of a matrix
+int64_t cm_index2(const DLTensor *tensor, int64_t i, int64_t j);  // the same, as an integer
+int64_t cm_index1(const DLTensor *tensor, int64_t i);
+
+int cm_significand_bits(DLDataType dtype); // with the hidden bit: 24 f32, 11 f16, 8 bf16, 53 f64; 0 otherwise
+double cm_ulp(DLDataType dtype, double value);
+double cm_rounding_variance(DLDataType dtype, double value); // ulp^2 / 12
+
+// A sum formed in fp32 in the order in which terms are added.
+typedef struct cm_sum {
+    double value;
+    double magnitude; // sum of |term|
+    double squares;   // sum of the squares of the partial sums: what fp32 addition rounds
+    double products;  // sum of the squares of the terms: what fp32 multiplication rounds
+    double variance;  // inherited from the terms
+    double worst;     // inherited from the terms
+    int64_t terms;
+} cm_sum;
+
+static inline void cm_sum_add(cm_sum *sum, double term)
+{
+    sum->value += term;
+    sum->magnitude += term < 0 ? -term : term;
+    sum->squares += sum->value * sum->value;
+    sum->products += term * term;
+    sum->terms++;
+}
+
+// Variance and worst case of the whole sum; `product_rounds` when a product of two factors does not fit fp32.
+double cm_sum_variance(const cm_sum *sum, bool product_rounds);
+double cm_sum_worst(const cm_sum *sum);
+
+// Exactness of a sum: every partial sum in any order is a multiple of `unit` and at most `total`.
+typedef struct cm_exact {
+    double unit, total;
+} cm_exact;
+
+void cm_exact_add(cm_exact *sum, double term);
+// True if every partial sum, in any order, has at most `bits` significand bits.
+bool cm_exact_fits(const cm_exact *sum, int bits);
+
+#endif
