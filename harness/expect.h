@@ -18,7 +18,8 @@ enum cm_exit {
     CM_EXIT_SKIPPED = 77,
 };
 
-// A known-failures file: "KERNEL/CASE-GLOB  CHECK  VERDICT  reason to the end of the line"; '#' comments.
+// A known-failures file: "KERNEL/CASE-GLOB  CHECK  VERDICT  reason to the end of the line"; '#' comments. The
+// glob is fnmatch's and '*' crosses '/'; CHECK may be '*'; VERDICT is a bad one.
 typedef struct cm_known_entry {
     char *glob, *check, *reason;
     cm_verdict verdict;
@@ -34,8 +35,8 @@ typedef struct cm_known {
 
 cm_status cm_known_read(const char *path, cm_known *known, cm_error *error);
 void cm_known_close(cm_known *known);
-// Reason of the entry that covers this kernel/case and check, or NULL; counts it as met when the verdict of the
-// record agrees. `verdict` is what was found.
+// Reason of the entry that covers this kernel/case and check, or NULL; one with the verdict that was found
+// goes first, sets `agrees` (which may be NULL) and counts as met.
 const char *cm_known_match(cm_known *known, const char *kernel, const char *case_name, const char *check,
                            cm_verdict verdict, bool *agrees);
 
@@ -48,15 +49,17 @@ typedef enum cm_surprise {
 
 typedef struct cm_fault_result {
     const char *fault, *kernel, *expected_check, *expected_finding; // owned by the records
-    bool killed;               // by the expected check with the expected finding
-    const cm_record *by;       // the record that killed it, or the nearest miss; NULL: the check never ran
+    bool killed;         // by the expected check with the expected finding
+    bool skipped;        // every record of it is SKIP: the kernel can't run here; neither killed nor survived
+    const cm_record *by; // the record that killed it, or the nearest miss; NULL: the check never ran
 } cm_fault_result;
 
 typedef struct cm_tally {
-    size_t counts[CM_VERDICT_COUNT]; // of records without a fault
-    size_t known, unexpected_passes;
+    size_t counts[CM_VERDICT_COUNT]; // of records without a fault that did not fail as listed
+    size_t known;                    // failed as listed
+    size_t unexpected_passes;        // also in `counts`
     cm_fault_result *faults;
-    size_t fault_count, survivors;
+    size_t fault_count, survivors, faults_skipped;
     int64_t compared; // elements, over all records
 } cm_tally;
 

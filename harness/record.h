@@ -9,8 +9,8 @@
 #include <stdio.h>
 
 #define CM_SCHEMA_RECORD "checkmoe.record/1"
-#define CM_SCHEMA_ENV "checkmoe.env/1"
-#define CM_SCHEMA_END "checkmoe.end/1"
+#define CM_SCHEMA_ENV    "checkmoe.env/1"
+#define CM_SCHEMA_END    "checkmoe.end/1"
 
 // Texts are owned by the record; NULL or "" means not there. Free with cm_record_close.
 typedef struct cm_record {
@@ -22,6 +22,7 @@ typedef struct cm_record {
     char *expected_check;   // with fault: what must kill it
     char *expected_finding; // with fault: must be part of the reason
     char *known;            // reason why this failure is listed as known
+    bool known_differs;     // with known: listed is another verdict than the one found
     char *repro;            // the line to paste
     char *source_file;      // of the kernel
     int source_line;
@@ -33,13 +34,14 @@ typedef struct cm_records {
     char *environment; // the first line as JSON text; NULL: missing
     cm_record *items;
     size_t count;
-    bool complete; // the last line was there
+    bool complete; // the last line was there, and counts as many records as were read
 } cm_records;
 
 // Appends each line with one write, so that processes can share the file and a crash costs one line.
 typedef struct cm_record_writer {
     int descriptor; // 0: not open
     char *path, *temporary;
+    char *run; // of the environment
     size_t counts[CM_VERDICT_COUNT];
 } cm_record_writer;
 
@@ -49,6 +51,12 @@ cm_status cm_record_writer_open(const char *path, const char *environment, cm_re
 cm_status cm_record_write(cm_record_writer *writer, const cm_record *record, cm_error *error);
 // Writes the end line (unless interrupted) and renames. Accepts a zeroed writer.
 cm_status cm_record_writer_close(cm_record_writer *writer, bool interrupted, cm_error *error);
+
+// The record as one line of JSON with its newline, always valid UTF-8; free with free().
+char *cm_record_line(const cm_record *record);
+
+// Length in bytes (1..4) of the UTF-8 character that `text` begins with; 0 if it is malformed or the end.
+int cm_utf8_length(const char *text);
 
 // Reads a whole file; unknown keys and unknown schemas are ignored, malformed lines are errors that name the
 // line. A last line without newline (a cut-off write) is dropped and leaves `complete` false.

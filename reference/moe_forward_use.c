@@ -148,21 +148,5 @@ void moe_forward_counts(const cm_call *call, cm_counts *counts)
         if (layer.shared.gate.weight)
             counts->operations += 2 * (3 * H * D + (layer.shared.gate.a ? 3 * rank * (H + D) : 0));
     }
-    for (int n = 0; call->op->arguments[n].name; n++) {
-        const DLTensor *tensor = call->arguments[n];
-        if (!tensor)
-            continue;
-        int64_t count = count_of(tensor, 0), touched = 0;
-        uint8_t *mask = malloc((size_t)count + 1);
-        if (!mask || moe_forward_addressed(call, n, mask) != CM_OK)
-            count = 0;
-        for (int64_t i = 0; i < count; i++)
-            touched += mask[i] != 0;
-        free(mask);
-        double bytes = (double)touched * tensor->dtype.bits / 8;
-        if (call->op->arguments[n].role == CM_OUTPUT)
-            counts->bytes_written += bytes;
-        else
-            counts->bytes_read += bytes;
-    }
+    cm_count_bytes(call, counts);
 }

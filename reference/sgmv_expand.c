@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { V, B, SLICES, PERMUTATION, OFFSET, ADAPTER, RANK, SCALING, Y };
+enum { V, SLICES, PERMUTATION, OFFSET, ADAPTER, RANK, SCALING, B, Y };
 
 static const cm_argument arguments[] = {
     [V] = {.name = "v",
@@ -18,17 +18,6 @@ static const cm_argument arguments[] = {
            .shape = "T S r",
            .fill = {.kind = "dense"},
            .meaning = "A x; columns from the adapter's rank on are padding"},
-    [B] = {.name = "lora_b",
-           .role = CM_ADAPTER,
-           .dtypes = SGMV_FLOATS,
-           .dtype_variable = 'a',
-           .shape = "L N r",
-           .fill = {.kind = "matrix",
-                    .fan_in = 'r',
-                    .divided_by = "lora_scaling",
-                    .within_rank = true,
-                    .exact_nonzeros = 4},
-           .meaning = "B; columns from the adapter's rank on are padding"},
     [SLICES] = {.name = "slice_offset",
                 .role = CM_INPUT,
                 .dtypes = SGMV_I32,
@@ -43,6 +32,17 @@ static const cm_argument arguments[] = {
                  .shape = "L",
                  .fill = {.kind = "scaling"},
                  .meaning = "s of each adapter"},
+    [B] = {.name = "lora_b",
+           .role = CM_ADAPTER,
+           .dtypes = SGMV_FLOATS,
+           .dtype_variable = 'a',
+           .shape = "L N r",
+           .fill = {.kind = "matrix",
+                    .fan_in = 'r',
+                    .divided_by = "lora_scaling",
+                    .within_rank = true,
+                    .exact_nonzeros = 4},
+           .meaning = "B; columns from the adapter's rank on are padding"},
     [Y] = {.name = "y",
            .role = CM_INOUT,
            .dtypes = SGMV_FLOATS,
@@ -207,6 +207,15 @@ static cm_status mark_v(const struct sgmv_token *token, void *self)
     return CM_OK;
 }
 
+static cm_status mark_y(const struct sgmv_token *token, void *self)
+{
+    const struct expand *expand = ((void **)self)[0];
+    uint8_t *mask = ((void **)self)[1];
+    if (token->rank > 0)
+        memset(mask + token->token * expand->N, CM_READS | CM_WRITES, (size_t)expand->N);
+    return CM_OK;
+}
+
 static cm_status addressed(const cm_call *call, int argument, uint8_t *mask)
 {
     struct expand expand;
@@ -235,7 +244,9 @@ static cm_status addressed(const cm_call *call, int argument, uint8_t *mask)
         for (int64_t a = 0; a < plan.L; a++)
             mask[a] = used[a] && cm_index1(plan.rank, a) > 0 ? CM_READS : 0;
     } else if (argument == Y) {
-        memset(mask, expand.accumulate ? CM_READS | CM_WRITES : CM_WRITES, (size_t)(plan.T * expand.N));
+        memset(mask, expand.accumulate ? 0 : CM_WRITES, (size_t)(plan.T * expand.N));
+        if (expand.accumulate)
+            status = sgmv_each(&plan, mark_y, (void *[]){&expand, mask});
     } else {
         int64_t count[] = {[SLICES] = expand.S + 1,
                            [PERMUTATION] = plan.T,
@@ -250,26 +261,21 @@ done:
     return status;
 }
 
+static cm_status add_operations(const struct sgmv_token *token, void *self)
+{
+    cm_counts *counts = self;
+    counts->operations += 2.0 * (double)token->rank; // per column: multiply and add
+    return CM_OK;
+}
+
 static void counts(const cm_call *call, cm_counts *counts)
 {
     struct sgmv_plan plan;
+    *counts = (cm_counts){0};
     sgmv_open(call, &plan);
-    double N = (double)cm_dim(call, 'N'), S = (double)cm_dim(call, 'S'), T = (double)plan.T;
-    bool accumulate = call->host->attribute(call, "accumulate") != 0;
-    double y_bytes = call->arguments[Y]->dtype.bits / 8.0, b_bytes = call->arguments[B]->dtype.bits / 8.0;
-    *counts = (cm_counts){.bytes_read = 4 * (T + 4.0 * (double)plan.L + 3 + S + 1)};
-    for (int64_t p = 0; p < plan.segments; p++) {
-        int64_t adapter = cm_index1(plan.adapter, p);
-        double tokens = (double)(cm_index1(plan.offset, p + 1) - cm_index1(plan.offset, p));
-        double rank = adapter < 0 ? 0 : (double)cm_index1(plan.rank, adapter);
-        bool writes = rank > 0 || !accumulate;
-        counts->bytes_written += writes ? tokens * N * y_bytes : 0;
-        if (tokens == 0 || rank == 0)
-            continue;
-        counts->operations += 2 * tokens * N * rank;
-        counts->bytes_read += N * rank * b_bytes + tokens * S * rank * call->arguments[V]->dtype.bits / 8 +
-                              (accumulate ? tokens * N * y_bytes : 0);
-    }
+    sgmv_each(&plan, add_operations, counts);
+    counts->operations *= (double)(cm_dim(call, 'N'));
+    cm_count_bytes(call, counts);
 }
 
 const cm_op cm_sgmv_expand = {

@@ -171,23 +171,21 @@ static cm_status addressed(const cm_call *call, int argument, uint8_t *mask)
     return CM_OK;
 }
 
+static cm_status add_operations(const struct sgmv_token *token, void *self)
+{
+    cm_counts *counts = self;
+    counts->operations += 2.0 * (double)token->rank; // per column: multiply and add
+    return CM_OK;
+}
+
 static void counts(const cm_call *call, cm_counts *counts)
 {
     struct sgmv_plan plan;
+    *counts = (cm_counts){0};
     sgmv_open(call, &plan);
-    double K = (double)cm_dim(call, 'K'), S = (double)cm_dim(call, 'S'), r = (double)cm_dim(call, 'r');
-    *counts = (cm_counts){.bytes_written = (double)plan.T * S * r * call->arguments[V]->dtype.bits / 8,
-                          .bytes_read = 4.0 * (double)(plan.T + plan.L + 2 + plan.L + 1 + plan.L)};
-    for (int64_t p = 0; p < plan.segments; p++) {
-        int64_t adapter = cm_index1(plan.adapter, p);
-        double tokens = (double)(cm_index1(plan.offset, p + 1) - cm_index1(plan.offset, p));
-        double rank = adapter < 0 ? 0 : (double)cm_index1(plan.rank, adapter);
-        if (tokens == 0 || rank == 0)
-            continue;
-        counts->operations += 2 * tokens * S * rank * K;
-        counts->bytes_read += S * rank * K * call->arguments[A]->dtype.bits / 8 +
-                              tokens * K * call->arguments[X]->dtype.bits / 8;
-    }
+    sgmv_each(&plan, add_operations, counts);
+    counts->operations *= (double)(cm_dim(call, 'S') * cm_dim(call, 'K'));
+    cm_count_bytes(call, counts);
 }
 
 const cm_op cm_sgmv_shrink = {

@@ -2,6 +2,7 @@
 #include "reference/values.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 const DLTensor *cm_arg(const cm_call *call, const char *name)
@@ -127,6 +128,28 @@ double cm_rounding_variance(DLDataType dtype, double value)
 {
     double ulp = cm_ulp(dtype, value);
     return value == 0 ? 0 : ulp * ulp / 12;
+}
+
+void cm_count_bytes(const cm_call *call, cm_counts *counts)
+{
+    for (int n = 0; call->op->arguments[n].name; n++) {
+        const DLTensor *tensor = call->arguments[n];
+        if (!tensor)
+            continue;
+        int64_t count = 1, read = 0, written = 0;
+        for (int d = 0; d < tensor->ndim; d++)
+            count *= tensor->shape[d];
+        uint8_t *mask = malloc((size_t)count + 1);
+        if (!mask || call->op->addressed(call, n, mask) != CM_OK)
+            count = 0;
+        for (int64_t i = 0; i < count; i++) {
+            read += (mask[i] & CM_READS) != 0;
+            written += (mask[i] & CM_WRITES) != 0;
+        }
+        free(mask);
+        counts->bytes_read += (double)read * tensor->dtype.bits / 8;
+        counts->bytes_written += (double)written * tensor->dtype.bits / 8;
+    }
 }
 
 double cm_sum_variance(const cm_sum *sum, bool product_rounds)

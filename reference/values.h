@@ -25,6 +25,9 @@ int cm_significand_bits(DLDataType dtype); // with the hidden bit: 24 f32, 11 f1
 double cm_ulp(DLDataType dtype, double value);
 double cm_rounding_variance(DLDataType dtype, double value); // ulp^2 / 12
 
+// Bytes of the elements that the call reads and writes, from the op's addressed().
+void cm_count_bytes(const cm_call *call, cm_counts *counts);
+
 // A sum formed in fp32 in the order in which terms are added.
 typedef struct cm_sum {
     double value;

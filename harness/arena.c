@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/arena.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+enum { PAGE = 4096 };
+
+static const cm_arena *active;
+
+void *cm_arena_take(cm_arena *arena, const char *name, size_t size, size_t alignment, cm_place place, bool input)
+{
+    if (arena->count == CM_ARENA_BLOCKS || size > (size_t)1 << 46)
+        return NULL;
+    size_t pages = (size + PAGE - 1) / PAGE * PAGE;
+    pages = pages ? pages : PAGE; // an empty block still has an address, at its guard
+    char *mapping = mmap(NULL, pages + 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapping == MAP_FAILED)
+        return NULL;
+    if (mprotect(mapping, PAGE, PROT_NONE) || mprotect(mapping + PAGE + pages, PAGE, PROT_NONE)) {
+        munmap(mapping, pages + 2 * PAGE);
+        return NULL;
+    }
+    size_t before = place == CM_PLACE_END ? (pages - size) / alignment * alignment : 0;
+    cm_block *block = &arena->blocks[arena->count++];
+    *block = (cm_block){name, mapping, mapping + PAGE + before, pages + 2 * PAGE, size, input, NULL};
+    memset(mapping + PAGE, CM_CANARY, before);
+    memset(block->data + size, CM_CANARY, pages - before - size);
+    return block->data;
+}
+
+void cm_arena_drop(cm_arena *arena, int first)
+{
+    while (arena->count > first) {
+        cm_block *block = &arena->blocks[--arena->count];
+        munmap(block->mapping, block->mapped);
+    }
+}
+
+void cm_arena_protect(cm_arena *arena, bool read_only)
+{
+    for (int n = 0; n < arena->count; n++) {
+        const cm_block *block = &arena->blocks[n];
+        if (block->input)
+            mprotect(block->mapping + PAGE, block->mapped - 2 * PAGE,
+                     read_only ? PROT_READ : PROT_READ | PROT_WRITE);
+    }
+}
+
+const cm_block *cm_arena_broken(const cm_arena *arena, int64_t *distance)
+{
+    for (int n = 0; n < arena->count; n++) {
+        const cm_block *block = &arena->blocks[n];
+        const char *end = block->mapping + block->mapped - PAGE;
+        for (const char *c = block->data - 1; c >= block->mapping + PAGE; c--)
+            if ((unsigned char)*c != CM_CANARY) {
+                *distance = c - block->data;
+                return block;
+            }
+        for (const char *c = block->data + block->size; c < end; c++)
+            if ((unsigned char)*c != CM_CANARY) {
+                *distance = c - block->data;
+                return block;
+            }
+    }
+    return NULL;
+}
+
+void cm_arena_activate(const cm_arena *arena)
+{
+    active = arena;
+}
+
+// snprintf is not async-signal-safe: these two are all the formatting that a handler needs.
+static char *put_text(char *at, const char *end, const char *text)
+{
+    while (*text && at < end)
+        *at++ = *text++;
+    *at = 0;
+    return at;
+}
+
+static char *put_number(char *at, const char *end, uint64_t number)
+{
+    char digits[24];
+    int count = 0;
+    do
+        digits[count++] = (char)('0' + number % 10);
+    while ((number /= 10) != 0);
+    while (count > 0 && at < end)
+        *at++ = digits[--count];
+    *at = 0;
+    return at;
+}
+
+// "[3,1]": the element of `tensor` at this byte offset.
+static char *put_index(char *at, const char *end, const DLTensor *tensor, int64_t offset)
+{
+    int64_t rest = offset * 8 / tensor->dtype.bits;
+    for (int d = 0; d < tensor->ndim; d++) {
+        int64_t stride = tensor->strides[d];
+        at = put_text(at, end, d ? "," : "[");
+        at = put_number(at, end, stride > 0 ? (uint64_t)(rest / stride) : 0);
+        rest = stride > 0 ? rest % stride : rest;
+    }
+    return put_text(at, end, "]");
+}
+
+cm_touch cm_arena_explain(const void *address, bool write, char *text, size_t size, const cm_block **found)
+{
+    const char *place = address;
+    char *at = text;
+    const char *end = text + size - 1;
+    *found = NULL;
+    for (int n = 0; active && n < active->count; n++) {
+        const cm_block *block = &active->blocks[n];
+        if (place < block->mapping || place >= block->mapping + block->mapped)
+            continue;
+        *found = block;
+        if (place >= block->mapping + PAGE && place < block->mapping + block->mapped - PAGE) {
+            at = put_text(at, end, "write to input `");
+            at = put_text(at, end, block->name);
+            at = put_text(at, end, "`");
+            if (block->tensor && place >= block->data && place < block->data + block->size)
+                at = put_index(at, end, block->tensor, place - block->data);
+            put_text(at, end, " (read-only)");
+            return CM_TOUCH_INPUT_WRITE;
+        }
+        bool past = place >= block->data + block->size;
+        at = put_text(at, end, write ? "write " : "read ");
+        at = put_number(at, end, (uint64_t)(past ? place - (block->data + block->size) : block->data - place));
+        at = put_text(at, end, past ? " bytes past the end of `" : " bytes before the start of `");
+        at = put_text(at, end, block->name);
+        put_text(at, end, "`");
+        return CM_TOUCH_GUARD;
+    }
+    at = put_text(at, end, write ? "write to" : "read from");
+    at = put_text(at, end, " an address that belongs to no argument");
+    if ((uintptr_t)address < PAGE)
+        put_text(at, end, " (null pointer)");
+    return CM_TOUCH_UNKNOWN;
+}

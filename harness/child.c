@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#endif
+
+static const int fatal[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS};
+enum { FATAL_COUNT = sizeof fatal / sizeof *fatal, OUTPUT_LIMIT = 1 << 20, STACK = 1 << 16 };
+
+static const cm_check *current_check;
+static cm_slot *current_slot;
+static int output_file = -1;
+static char handler_stack[STACK];
+
+static void append(char *text, size_t size, const char *more)
+{
+    size_t length = strnlen(text, size - 1);
+    while (*more && length + 1 < size)
+        text[length++] = *more++;
+    text[length] = 0;
+}
+
+static const char *signal_word(int number)
+{
+    switch (number) {
+    case SIGSEGV:
+        return "SIGSEGV";
+    case SIGBUS:
+        return "SIGBUS";
+    case SIGILL:
+        return "SIGILL (an instruction that this machine doesn't have?)";
+    case SIGFPE:
+        return "SIGFPE (integer division by zero?)";
+    case SIGABRT:
+        return "SIGABRT";
+    default:
+        return "a fatal signal";
+    }
+}
+
+// Appends the last line that the kernel printed, e.g. the text of an assertion.
+static void append_output(char *text, size_t size)
+{
+    char tail[256];
+    struct stat file;
+    if (output_file < 0 || fstat(output_file, &file) || file.st_size == 0)
+        return;
+    off_t begin = file.st_size > (off_t)sizeof tail - 1 ? file.st_size - (off_t)sizeof tail + 1 : 0;
+    ssize_t length = pread(output_file, tail, sizeof tail - 1, begin);
+    if (length <= 0)
+        return;
+    tail[length] = 0;
+    while (length > 0 && tail[length - 1] == '\n')
+        tail[--length] = 0;
+    char *line = strrchr(tail, '\n');
+    append(text, size, "; it printed: ");
+    append(text, size, line ? line + 1 : tail);
+}
+
+// Only async-signal-safe calls from here on.
+static void on_signal(int number, siginfo_t *info, void *context)
+{
+    cm_outcome *outcome = &current_slot->outcome;
+    outcome->verdict = CM_CRASH;
+    outcome->reason[0] = 0;
+    append(outcome->reason, sizeof outcome->reason, signal_word(number));
+    if (number == SIGSEGV || number == SIGBUS) {
+        bool write = false;
+#if defined(__x86_64__)
+        write = ((ucontext_t *)context)->uc_mcontext.gregs[REG_ERR] & 2;
+#endif
+        const cm_block *block;
+        char where[256];
+        cm_touch touch = cm_arena_explain(info->si_addr, write, where, sizeof where, &block);
+        if (current_check->claims[touch]) {
+            outcome->verdict = CM_FAIL;
+            outcome->reason[0] = 0;
+        } else {
+            append(outcome->reason, sizeof outcome->reason, ": ");
+        }
+        append(outcome->reason, sizeof outcome->reason, where);
+        if (block)
+            strncpy(outcome->first_bad.argument, block->name, sizeof outcome->first_bad.argument - 1);
+    } else {
+        (void)context;
+        append_output(outcome->reason, sizeof outcome->reason);
+    }
+    current_slot->stage = CM_CHILD_DIED;
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+static void fence_signals(void)
+{
+    stack_t stack = {.ss_sp = handler_stack, .ss_size = sizeof handler_stack};
+    sigaltstack(&stack, NULL);
+    struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    sigemptyset(&action.sa_mask);
+    for (int n = 0; n < FATAL_COUNT; n++)
+        sigaction(fatal[n], &action, NULL);
+    signal(SIGXFSZ, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static void fence_resources(size_t case_bytes)
+{
+    setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+    setrlimit(RLIMIT_FSIZE, &(struct rlimit){OUTPUT_LIMIT, OUTPUT_LIMIT});
+#ifndef SANITIZED // the sanitizer's shadow takes terabytes of addresses
+    long pages = 0;
+    FILE *statm = fopen("/proc/self/statm", "r");
+    if (statm) {
+        if (fscanf(statm, "%ld", &pages) != 1)
+            pages = 0;
+        fclose(statm);
+    }
+    rlim_t limit = (rlim_t)pages * 4096 + ((rlim_t)1 << 30) + 32 * (rlim_t)case_bytes;
+    setrlimit(RLIMIT_AS, &(struct rlimit){limit, limit});
+#else
+    (void)case_bytes;
+#endif
+}
+
+static void fence_output(void)
+{
+    fflush(NULL);
+    output_file = memfd_create("kernel output", MFD_CLOEXEC);
+    if (output_file >= 0) {
+        dup2(output_file, STDOUT_FILENO);
+        dup2(output_file, STDERR_FILENO);
+    }
+}
+
+// A kernel never prints and never touches file descriptors.
+static cm_verdict check_manners(cm_verdict verdict, cm_outcome *outcome)
+{
+    struct stat file;
+    fflush(stdout);
+    fflush(stderr);
+    if (verdict != CM_PASS || output_file < 0)
+        return verdict;
+    if (fstat(output_file, &file))
+        return cm_conclude(outcome, CM_FAIL, "the kernel closed file descriptors of its process (%s)", strerror(errno));
+    if (file.st_size > 0) {
+        cm_conclude(outcome, CM_FAIL, "the kernel printed %s%lld bytes; a kernel never prints",
+                    file.st_size >= OUTPUT_LIMIT ? "at least " : "", (long long)file.st_size);
+        append_output(outcome->reason, sizeof outcome->reason);
+        return CM_FAIL;
+    }
+    return verdict;
+}
+
+void cm_child_run(const cm_check *check, const cm_trial *trial, cm_slot *slot)
+{
+    struct timespec begin, end;
+    current_check = check;
+    current_slot = slot;
+    fence_output();
+    fence_signals();
+    fence_resources(trial->pristine->bytes);
+    slot->stage = CM_CHILD_BEGUN;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    cm_verdict verdict = check_manners(check->run(trial), trial->outcome);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    trial->outcome->verdict = verdict;
+    slot->ms = 1e3 * (double)(end.tv_sec - begin.tv_sec) + 1e-6 * (double)(end.tv_nsec - begin.tv_nsec);
+    slot->stage = CM_CHILD_DONE;
+}

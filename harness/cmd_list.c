@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/commands.h"
+#include "harness/op.h"
+#include "harness/options.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct listing {
+    cm_options options;
+    bool ops, kernels, checks, words;
+};
+
+enum { KEY_OPS = 512, KEY_KERNELS, KEY_CHECKS, KEY_WORDS };
+
+static error_t parse(int key, char *argument, struct argp_state *state)
+{
+    struct listing *listing = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &listing->options;
+        break;
+    case ARGP_KEY_ARG:
+        cm_options_add_glob(&listing->options, argument, state);
+        break;
+    case KEY_OPS:
+        listing->ops = true;
+        break;
+    case KEY_KERNELS:
+        listing->kernels = true;
+        break;
+    case KEY_CHECKS:
+        listing->checks = true;
+        break;
+    case KEY_WORDS:
+        listing->words = true;
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+static void list_ops(void)
+{
+    for (const cm_op *const *op = cm_registry_ops(); *op; op++) {
+        printf("%s: %s\n", (*op)->name, (*op)->formula);
+        for (const cm_argument *argument = (*op)->arguments; argument->name; argument++)
+            printf("  %-22s [%s]%s  %s\n", argument->name, argument->shape, argument->optional ? " optional" : "",
+                   argument->meaning);
+        for (const cm_rounding *rounding = (*op)->roundings; rounding->name; rounding++)
+            printf("  rounding point %s: %s%s\n", rounding->name, rounding->meaning,
+                   rounding->always ? "" : " (accuracy \"model\" only)");
+    }
+}
+
+static void list_kernels(void)
+{
+    for (const cm_kernel *const *kernel = cm_registry_kernels(); *kernel; kernel++)
+        printf("%-24s %s:%d\n", (*kernel)->name, (*kernel)->file, (*kernel)->line);
+}
+
+static void list_checks(void)
+{
+    for (const cm_check *const *check = cm_registry_checks(); *check; check++)
+        printf("%-10s proves: %s\n%-10s blind to: %s\n", (*check)->name, (*check)->proves, "", (*check)->blind_to);
+}
+
+static void list_words(void)
+{
+    const cm_axis *axes = cm_registry_axes();
+    for (int axis = 0; axis < CM_AXIS_COUNT; axis++) {
+        printf("%s\n", axes[axis].name);
+        for (const cm_word *word = axes[axis].words; word->name; word++)
+            printf("  %-14s %s%s\n", word->name, word->meaning, word == axes[axis].words ? " (default)" : "");
+    }
+}
+
+static void list_faults(void)
+{
+    for (const cm_fault *const *fault = cm_registry_faults(); *fault; fault++)
+        printf("%-26s %-22s killed by %-10s %s\n", (*fault)->id, (*fault)->kernel->name, (*fault)->check,
+               (*fault)->story);
+}
+
+static int list_cases(const cm_selection *selection)
+{
+    cm_plan plan;
+    cm_error error = {{0}};
+    size_t shown = 0;
+    if (cm_plan_make(selection, &plan, &error) != CM_OK) {
+        fprintf(stderr, "checkmoe: %s\n", error.message);
+        return CM_EXIT_USAGE;
+    }
+    for (size_t n = 0; n < plan.count; n++) {
+        const cm_item *item = &plan.items[n];
+        for (const cm_kernel *const *kernel = cm_registry_kernels(); *kernel; kernel++) {
+            size_t length = strlen(item->op ? item->op->name : "");
+            const char *name = item->case_name ? item->case_name : item->model;
+            if (!item->op || strncmp((*kernel)->name, item->op->name, length) != 0 || (*kernel)->name[length] != '/' ||
+                !cm_selection_matches(selection, (*kernel)->name, name))
+                continue;
+            printf("%s/%s\n", (*kernel)->name, name);
+            shown++;
+        }
+    }
+    cm_plan_close(&plan);
+    return shown ? CM_EXIT_OK : CM_EXIT_NOTHING;
+}
+
+int cm_cmd_list(int argc, char **argv)
+{
+    static const struct argp_option list_options[] = {
+        {"ops", KEY_OPS, NULL, 0, "ops with their arguments", 4},
+        {"kernels", KEY_KERNELS, NULL, 0, "kernels with their source", 4},
+        {"checks", KEY_CHECKS, NULL, 0, "checks, what they prove and what they can't see", 4},
+        {"words", KEY_WORDS, NULL, 0, "words of case names", 4},
+        {0}};
+    static const struct argp_child children[] = {{&cm_selection_argp, 0, "Selection:", 1}, {0}};
+    static const struct argp argp = {.options = list_options,
+                                     .parser = parse,
+                                     .args_doc = "[OP[/TARGET[/CASE]]...]",
+                                     .doc = "Lists what would run; with --faults the kernels that must fail.",
+                                     .children = children};
+    struct listing listing = {0};
+    cm_options_begin(&listing.options, argv, "list");
+    argp_parse(&argp, argc, argv, 0, NULL, &listing);
+    cm_options_end(&listing.options, argc, argv);
+    if (listing.ops)
+        list_ops();
+    if (listing.kernels)
+        list_kernels();
+    if (listing.checks)
+        list_checks();
+    if (listing.words)
+        list_words();
+    if (listing.options.run.selection.faults)
+        list_faults();
+    else if (!listing.ops && !listing.kernels && !listing.checks && !listing.words)
+        return list_cases(&listing.options.run.selection);
+    return CM_EXIT_OK;
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/group.h"
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+void cm_group_add(cm_group *group, const cm_check *check, const cm_kernel *kernel)
+{
+    if (group->count == group->space) {
+        group->space = group->space ? 2 * group->space : 16;
+        group->tests = realloc(group->tests, group->space * sizeof *group->tests);
+        if (!group->tests)
+            cm_broken("out of memory for %zu tests", group->space);
+    }
+    group->tests[group->count++] = (cm_test){
+        check, kernel, NULL, cm_text("%s/%s/%s", kernel->name, group->pristine->name, check->name)};
+}
+
+static cm_group *current; // Check hands a test nothing but its loop index
+
+static void test_function(int index)
+{
+    const cm_test *test = &current->tests[index];
+    cm_trial trial = {test->kernel, current->pristine, &test->slot->outcome};
+    cm_child_run(test->check, &trial, test->slot);
+    if (cm_verdict_is_bad(test->slot->outcome.verdict))
+        ck_abort_msg("%s", test->slot->outcome.reason);
+}
+
+// What a child left behind that didn't finish; `message` is Check's.
+static void explain_death(cm_slot *slot, const char *message)
+{
+    int code;
+    if (slot->stage == CM_CHILD_DONE || slot->stage == CM_CHILD_DIED)
+        return;
+    const char *returned = strstr(message, "return value ");
+    if (strstr(message, "timeout"))
+        cm_conclude(&slot->outcome, CM_TIMEOUT, "the kernel did not come back in time");
+    else if (returned && sscanf(returned, "return value %d", &code) == 1)
+        cm_conclude(&slot->outcome, CM_CRASH, "the kernel ended its process with exit status %d", code);
+    else if (strstr(message, "signal"))
+        cm_conclude(&slot->outcome, CM_CRASH, "%s", message);
+    else // Check takes exit status 0 for success
+        cm_conclude(&slot->outcome, CM_CRASH, "the kernel ended its process with exit status 0");
+}
+
+void cm_group_run(cm_group *group, double timeout)
+{
+    if (group->count == 0)
+        return;
+    group->slots_mapped = group->count * sizeof *group->slots;
+    group->slots = mmap(NULL, group->slots_mapped, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (group->slots == MAP_FAILED)
+        cm_broken("no memory for the results of %zu tests", group->count);
+    Suite *suite = suite_create(group->pristine->name);
+    TCase *tcase = tcase_create("case");
+    TTest *names = cm_new(group->count, sizeof *names); // must outlive the runner
+    tcase_set_timeout(tcase, timeout);
+    for (size_t n = 0; n < group->count; n++) {
+        cm_test *test = &group->tests[n];
+        test->slot = &group->slots[n];
+        names[n] = (TTest){test->name, test_function, test->kernel->file, test->kernel->line};
+        _tcase_add_test(tcase, &names[n], 0, 0, (int)n, (int)n + 1);
+    }
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    current = group;
+    srunner_run_all(runner, CK_SILENT);
+    if (srunner_ntests_run(runner) != (int)group->count)
+        cm_broken("Check ran %d of %zu tests (is CK_RUN_SUITE or CK_RUN_CASE set?)", srunner_ntests_run(runner),
+                  group->count);
+    TestResult **results = srunner_results(runner);
+    for (size_t n = 0; n < group->count; n++)
+        explain_death(group->tests[n].slot, tr_msg(results[n]) ? tr_msg(results[n]) : "");
+    free(results);
+    srunner_free(runner);
+    free(names);
+    current = NULL;
+}
+
+void cm_group_close(cm_group *group)
+{
+    for (size_t n = 0; n < group->count; n++)
+        free(group->tests[n].name);
+    free(group->tests);
+    if (group->slots)
+        munmap(group->slots, group->slots_mapped);
+    *group = (cm_group){0};
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tests of one case, run through Check: a forked process, a time-out and a shared slot for each.
+#ifndef CM_GROUP_H
+#define CM_GROUP_H
+
+#include "harness/child.h"
+
+typedef struct cm_test {
+    const cm_check *check;
+    const cm_kernel *kernel;
+    cm_slot *slot; // in a shared mapping, owned by the group
+    char *name;
+} cm_test;
+
+typedef struct cm_group {
+    const cm_pristine *pristine;
+    cm_test *tests;
+    size_t count, space;
+    cm_slot *slots;
+    size_t slots_mapped; // bytes
+} cm_group;
+
+void cm_group_add(cm_group *group, const cm_check *check, const cm_kernel *kernel);
+// Runs all tests; afterwards each slot's outcome is final.
+void cm_group_run(cm_group *group, double timeout);
+void cm_group_close(cm_group *group);
+
+#endif

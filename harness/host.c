@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/host.h"
+
+#include "harness/op.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+// The call is the first member of its cm_hosted; kernels see a const view of it.
+static cm_hosted *hosted_of(const cm_call *call)
+{
+    return (cm_hosted *)(uintptr_t)call;
+}
+
+static const DLTensor *argument(const cm_call *call, const char *name)
+{
+    int n = cm_op_argument_index(call->op, name);
+    return n < 0 ? NULL : call->arguments[n];
+}
+
+static double attribute(const cm_call *call, const char *name)
+{
+    for (int n = 0; call->op->attributes[n].name; n++)
+        if (!strcmp(call->op->attributes[n].name, name))
+            return call->attributes[n];
+    return 0;
+}
+
+static int64_t dim(const cm_call *call, char letter)
+{
+    int d = cm_dim_index(letter);
+    return d < 0 ? 0 : call->dims[d];
+}
+
+static cm_status fail(const cm_call *call, cm_status status, const char *format, ...)
+{
+    cm_hosted *hosted = hosted_of(call);
+    va_list list;
+    va_start(list, format);
+    vsnprintf(hosted->error.message, sizeof hosted->error.message, format, list);
+    va_end(list);
+    return status;
+}
+
+static void *scratch(const cm_call *call, size_t bytes, size_t alignment)
+{
+    cm_hosted *hosted = hosted_of(call);
+    if (!hosted->arena || alignment & (alignment - 1) || alignment > 4096)
+        return NULL;
+    alignment = alignment ? alignment : 1;
+    void *data = cm_arena_take(hosted->arena, "scratch", bytes, alignment, CM_PLACE_END, false);
+    if (data)
+        memset(data, hosted->poison, bytes);
+    return data;
+}
+
+const cm_host cm_host_services = {
+    .abi_version = CM_ABI_VERSION,
+    .argument = argument,
+    .attribute = attribute,
+    .dim = dim,
+    .fail = fail,
+    .validate = cm_op_validate,
+    .scratch = scratch,
+};

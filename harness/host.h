@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// The services of cm_host, for a call that a cm_hosted carries.
+#ifndef CM_HOST_H
+#define CM_HOST_H
+
+#include "harness/arena.h"
+
+typedef struct cm_hosted {
+    cm_call call;    // first: host functions get a pointer to it
+    cm_error error;  // the sentence of the last failure
+    cm_arena *arena; // for scratch; NULL: plain memory is refused
+    unsigned char poison; // byte that fills scratch
+} cm_hosted;
+
+extern const cm_host cm_host_services;
+
+#endif

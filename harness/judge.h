@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// From a measure to a verdict with a reason: the constants of the verdict stand here and nowhere else.
+#ifndef CM_JUDGE_H
+#define CM_JUDGE_H
+
+#include "harness/compare.h"
+
+// The verdict on one bounded output; `name` is the argument. `exact` for the exact tier and integers.
+cm_verdict cm_judge_bounded(const cm_measure *measure, bool exact, const char *name, cm_outcome *outcome);
+// The same for permutations.
+cm_verdict cm_judge_permutation(const cm_measure *measure, const char *name, cm_outcome *outcome);
+
+#endif

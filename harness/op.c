@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/op.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool cm_has_word(const char *words, const char *word, size_t length)
+{
+    for (const char *at = words; *at;) {
+        size_t size = strcspn(at, " ");
+        if (size == length && !strncmp(at, word, length))
+            return true;
+        at += size;
+        at += *at == ' ';
+    }
+    return false;
+}
+
+int cm_op_argument_count(const cm_op *op)
+{
+    int count = 0;
+    while (op->arguments[count].name)
+        count++;
+    return count;
+}
+
+int cm_op_argument_index(const cm_op *op, const char *name)
+{
+    for (int n = 0; op->arguments[n].name; n++)
+        if (!strcmp(op->arguments[n].name, name))
+            return n;
+    return -1;
+}
+
+int cm_op_shape(const cm_argument *argument, const int64_t *dims, int64_t *shape, char *letters)
+{
+    int ndim = 0;
+    for (const char *at = argument->shape; *at && ndim < CM_MAX_RANK;) {
+        char *end = (char *)at + 1;
+        char letter = isdigit((unsigned char)*at) ? '#' : *at;
+        int64_t extent = letter == '#' ? strtoll(at, &end, 10) : dims[cm_dim_index(letter)];
+        if (*end == '/') { // elements per group; 0: one group
+            int64_t group = dims[cm_dim_index(end[1])];
+            extent = group ? (extent + group - 1) / group : 1;
+            letter = '#';
+            end += 2;
+        } else if (*end == '+') {
+            extent += strtoll(end + 1, &end, 10);
+            letter = '#';
+        }
+        if (letters)
+            letters[ndim] = letter;
+        shape[ndim++] = extent;
+        at = end + (*end == ' ');
+    }
+    return ndim;
+}
+
+cm_dtype cm_op_dtype(const cm_argument *argument, const cm_dtype *dtypes)
+{
+    if (argument->dtype_variable)
+        return dtypes[(int)argument->dtype_variable];
+    return (cm_dtype)__builtin_ctz(argument->dtypes);
+}
+
+static bool has_dims(const cm_argument *argument, const int64_t *dims)
+{
+    for (const char *c = argument->shape; *c; c++) {
+        int d = *c == 'T' || *c == 'G' ? -1 : cm_dim_index(*c);
+        if (d >= 0 && dims[d] == 0)
+            return false;
+    }
+    return true;
+}
+
+bool cm_op_present(const cm_op *op, int argument, const int64_t *dims)
+{
+    const cm_argument *wanted = &op->arguments[argument];
+    if (!wanted->optional)
+        return true;
+    if (wanted->fill.kind && !strcmp(wanted->fill.kind, "absent"))
+        return false;
+    int other = wanted->with ? cm_op_argument_index(op, wanted->with) : -1;
+    return has_dims(wanted, dims) && (other < 0 || has_dims(&op->arguments[other], dims));
+}
+
+static cm_status check_shape(const cm_call *call, const cm_argument *argument, const DLTensor *tensor)
+{
+    int64_t shape[CM_MAX_RANK];
+    char letters[CM_MAX_RANK];
+    int ndim = cm_op_shape(argument, call->dims, shape, letters);
+    if (tensor->ndim != ndim)
+        return call->host->fail(call, CM_BAD_SHAPE, "%s has %d dimensions, %s needs %d (%s)", argument->name,
+                                tensor->ndim, call->op->name, ndim, argument->shape);
+    for (int d = 0; d < ndim; d++)
+        if (tensor->shape[d] != shape[d])
+            return call->host->fail(call, CM_BAD_SHAPE, "%s has extent %lld in dimension %d (%c), expected %lld",
+                                    argument->name, (long long)tensor->shape[d], d, letters[d], (long long)shape[d]);
+    for (int d = 0; tensor->strides && d < ndim; d++)
+        if (tensor->strides[d] < 0 || (tensor->strides[d] == 0 && shape[d] > 1 && letters[d] != argument->shareable))
+            return call->host->fail(call, CM_BAD_SHAPE, "%s has stride %lld in dimension %d (%c)", argument->name,
+                                    (long long)tensor->strides[d], d, letters[d]);
+    return CM_OK;
+}
+
+static cm_status check_dtype(const cm_call *call, int n)
+{
+    const cm_argument *arguments = call->op->arguments;
+    cm_dtype dtype, other;
+    if (!cm_dtype_from_dl(call->arguments[n]->dtype, &dtype) || !(arguments[n].dtypes & CM_DTYPE_BIT(dtype)))
+        return call->host->fail(call, CM_BAD_DTYPE, "%s has a dtype (code %d, %d bits) that %s does not take",
+                                arguments[n].name, call->arguments[n]->dtype.code, call->arguments[n]->dtype.bits,
+                                call->op->name);
+    for (int m = 0; m < n; m++)
+        if (arguments[n].dtype_variable && call->arguments[m] &&
+            arguments[m].dtype_variable == arguments[n].dtype_variable &&
+            cm_dtype_from_dl(call->arguments[m]->dtype, &other) && other != dtype)
+            return call->host->fail(call, CM_BAD_DTYPE, "%s is %s, but %s is %s; they share one dtype",
+                                    arguments[n].name, cm_dtype_name(dtype), arguments[m].name, cm_dtype_name(other));
+    return CM_OK;
+}
+
+// Range of the integers of one argument.
+static cm_status check_values(const cm_call *call, const cm_argument *argument, const DLTensor *tensor)
+{
+    char letter = argument->index_into  ? argument->index_into
+                  : argument->is_rank   ? 'r'
+                                        : argument->offset_into;
+    if (!letter)
+        return CM_OK;
+    int64_t count = cm_tensor_count(tensor), previous = 0;
+    int64_t limit = call->dims[cm_dim_index(letter)] - (argument->index_into ? 1 : 0);
+    for (int64_t n = 0; n < count; n++) {
+        int64_t value = (int64_t)cm_tensor_get(tensor, n);
+        int64_t least = argument->index_into ? argument->index_min : argument->offset_into ? previous : 0;
+        if (value < least || value > limit)
+            return call->host->fail(call, argument->index_into ? CM_BAD_ID : CM_BAD_VALUE,
+                                    "%s[%lld] = %lld, outside %lld..%lld (%c)", argument->name, (long long)n,
+                                    (long long)value, (long long)least, (long long)limit, letter);
+        previous = value;
+    }
+    return CM_OK;
+}
+
+static cm_status check_presence(const cm_call *call, int n)
+{
+    const cm_argument *argument = &call->op->arguments[n];
+    int with = argument->with ? cm_op_argument_index(call->op, argument->with) : -1;
+    if (!call->arguments[n] && !argument->optional)
+        return call->host->fail(call, CM_BAD_VALUE, "%s is missing", argument->name);
+    if (call->arguments[n] && with >= 0 && !call->arguments[with])
+        return call->host->fail(call, CM_BAD_VALUE, "%s is given without %s", argument->name, argument->with);
+    if (call->arguments[n] && !call->arguments[n]->data && cm_tensor_count(call->arguments[n]) > 0)
+        return call->host->fail(call, CM_BAD_VALUE, "%s has no data", argument->name);
+    return CM_OK;
+}
+
+cm_status cm_op_validate(const cm_call *call)
+{
+    const cm_argument *arguments = call->op->arguments;
+    cm_status status = CM_OK;
+    for (int n = 0; arguments[n].name && status == CM_OK; n++)
+        if ((status = check_presence(call, n)) == CM_OK && call->arguments[n] &&
+            (status = check_shape(call, &arguments[n], call->arguments[n])) == CM_OK)
+            status = check_dtype(call, n);
+    for (int n = 0; arguments[n].name && status == CM_OK; n++)
+        if (call->arguments[n] && call->arguments[n]->device.device_type != kDLCPU)
+            status = call->host->fail(call, CM_BAD_DEVICE, "%s lies on device type %d, expected host memory",
+                                      arguments[n].name, (int)call->arguments[n]->device.device_type);
+    for (int n = 0; arguments[n].name && status == CM_OK; n++)
+        if (call->arguments[n])
+            status = check_values(call, &arguments[n], call->arguments[n]);
+    return status;
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// The options that run, repro and list share: which cases, kernels and checks, and where results go.
+#ifndef CM_OPTIONS_H
+#define CM_OPTIONS_H
+
+#include "harness/run.h"
+
+#include <argp.h>
+
+enum { CM_MAX_GLOBS = 256, CM_MAX_REPORTS = 16 };
+
+typedef struct cm_options {
+    cm_run_options run;
+    const char *globs[CM_MAX_GLOBS + 1];
+    int glob_count;
+    const char *report_paths[CM_MAX_REPORTS];
+    int report_count;
+    bool set_given;
+} cm_options;
+
+// argp children for selection and results; their input is a cm_options.
+extern const struct argp cm_selection_argp, cm_results_argp;
+
+// Defaults, before parsing. `verb` becomes the program's name in messages: "checkmoe run".
+void cm_options_begin(cm_options *options, char **argv, const char *verb);
+// Links the pointers inside; after parsing.
+void cm_options_end(cm_options *options, int argc, char **argv);
+void cm_options_add_glob(cm_options *options, const char *glob, struct argp_state *state);
+
+#endif

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/plan.h"
+
+#include "harness/op.h"
+
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool matches_one(const char *glob, const char *path)
+{
+    int parts = 0;
+    for (const char *c = glob; *c; c++)
+        parts += *c == '/';
+    char longer[512];
+    snprintf(longer, sizeof longer, "%s%s", glob, parts == 0 ? "/*/*" : parts == 1 ? "/*" : "");
+    return fnmatch(longer, path, 0) == 0;
+}
+
+bool cm_selection_matches(const cm_selection *selection, const char *kernel, const char *case_name)
+{
+    char path[512];
+    if (selection->repro_kernel)
+        return !strcmp(selection->repro_kernel, kernel);
+    snprintf(path, sizeof path, "%s/%s", kernel, case_name);
+    bool any = false;
+    for (const char *const *glob = selection->globs; glob && *glob; glob++) {
+        any = true;
+        if (matches_one(*glob, path))
+            return true;
+    }
+    return !any;
+}
+
+bool cm_selection_has_check(const cm_selection *selection, const cm_item *item, const char *check)
+{
+    if (item->checks && !cm_has_word(item->checks, check, strlen(check)))
+        return false;
+    if (!selection->checks)
+        return true;
+    char words[256];
+    snprintf(words, sizeof words, "%s", selection->checks);
+    for (char *comma = words; (comma = strchr(comma, ',')) != NULL;)
+        *comma = ' ';
+    return cm_has_word(words, check, strlen(check));
+}
+
+static cm_item *add(cm_plan *plan, const cm_item *item)
+{
+    if (plan->count == plan->space) {
+        plan->space = plan->space ? 2 * plan->space : 256;
+        plan->items = realloc(plan->items, plan->space * sizeof *plan->items);
+        if (!plan->items)
+            cm_broken("out of memory for %zu cases", plan->space);
+    }
+    plan->items[plan->count] = *item;
+    return &plan->items[plan->count++];
+}
+
+static char *copy(const char *text)
+{
+    return text ? cm_text("%s", text) : NULL;
+}
+
+struct adding {
+    cm_plan *plan;
+    const cm_item *model; // of the items to add
+    const char *checks;
+};
+
+static cm_status add_case(const char *text, void *self)
+{
+    struct adding *adding = self;
+    cm_item *item = add(adding->plan, adding->model);
+    item->case_name = copy(text);
+    item->checks = copy(adding->checks);
+    return CM_OK;
+}
+
+static cm_status add_rows(const cm_selection *selection, const cm_suite *suite, cm_plan *plan, cm_error *error)
+{
+    cm_item model = {.suite = suite->name, .op = cm_registry_find_op(suite->op, strlen(suite->op))};
+    cm_status status = CM_OK;
+    int64_t fuzz_rows = 0, drawn = 0;
+    for (const cm_row *row = suite->rows; row->cases; row++) {
+        struct adding adding = {plan, &model, row->checks};
+        fuzz_rows += (row->sets & CM_SET_FUZZ) != 0;
+        if (row->sets & selection->sets & ~(unsigned)CM_SET_FUZZ)
+            status = cm_case_expand(row->cases, add_case, &adding, error);
+        if (status != CM_OK)
+            return status;
+    }
+    for (int64_t n = 0; fuzz_rows && selection->sets & CM_SET_FUZZ && n < selection->fuzz_cases;)
+        for (const cm_row *row = suite->rows; row->cases && n < selection->fuzz_cases; row++) {
+            char text[CM_CASE_TEXT];
+            struct adding adding = {plan, &model, row->checks};
+            if (!(row->sets & CM_SET_FUZZ))
+                continue;
+            status = cm_case_draw(row->cases, selection->seed + (uint64_t)drawn++, text, error);
+            if (status != CM_OK)
+                return status;
+            add_case(text, &adding);
+            n++;
+        }
+    return CM_OK;
+}
+
+static void add_files(const cm_selection *selection, const cm_suite *suite, cm_plan *plan)
+{
+    for (const cm_file_row *row = suite->files; row && row->model; row++) {
+        if (!(row->sets & selection->sets))
+            continue;
+        cm_item *item = add(plan, &(cm_item){.suite = suite->name,
+                                             .op = cm_registry_find_op(suite->op, strlen(suite->op)),
+                                             .layer = row->layer});
+        item->model = cm_text("%s/%s", cm_registry_fixtures(), row->model);
+        item->adapter = row->adapter ? cm_text("%s/%s", cm_registry_fixtures(), row->adapter) : NULL;
+        item->recorded = row->recorded ? cm_text("%s/%s", cm_registry_fixtures(), row->recorded) : NULL;
+    }
+}
+
+static cm_status add_faults(const cm_selection *selection, cm_plan *plan, cm_error *error)
+{
+    for (const cm_fault *const *fault = cm_registry_faults(); *fault; fault++) {
+        const char *name = (*fault)->kernel->name;
+        cm_item model = {.suite = "faults",
+                         .op = cm_registry_find_op(name, strcspn(name, "/")),
+                         .fault = *fault};
+        struct adding adding = {plan, &model, NULL};
+        if (selection->fault && fnmatch(selection->fault, (*fault)->id, 0))
+            continue;
+        const char *cases = selection->repro_case ? selection->repro_case : (*fault)->cases;
+        cm_status status = cm_case_expand(cases, add_case, &adding, error);
+        if (status != CM_OK)
+            return status;
+    }
+    return CM_OK;
+}
+
+static void keep_shard(const cm_selection *selection, cm_plan *plan)
+{
+    size_t kept = 0;
+    for (size_t n = 0; n < plan->count; n++) {
+        if (selection->shards > 1 && n % (size_t)selection->shards != (size_t)selection->shard - 1) {
+            cm_plan rest = {&plan->items[n], 1, 0};
+            cm_item one = plan->items[n];
+            rest.items = cm_new(1, sizeof one);
+            rest.items[0] = one;
+            cm_plan_close(&rest);
+            continue;
+        }
+        plan->items[kept++] = plan->items[n];
+    }
+    plan->count = kept;
+}
+
+cm_status cm_plan_make(const cm_selection *selection, cm_plan *plan, cm_error *error)
+{
+    cm_status status = CM_OK;
+    *plan = (cm_plan){0};
+    if (selection->model) {
+        cm_item *item = add(plan, &(cm_item){.suite = "model", .layer = selection->layer, .tokens = selection->tokens});
+        item->model = copy(selection->model);
+        item->adapter = copy(selection->adapter);
+        item->recorded = copy(selection->recorded);
+    } else if (selection->faults) {
+        status = add_faults(selection, plan, error);
+    } else if (selection->repro_case) {
+        cm_item *item = add(plan, &(cm_item){.suite = "repro"});
+        item->op = cm_registry_find_op(selection->repro_kernel, strcspn(selection->repro_kernel, "/"));
+        item->case_name = copy(selection->repro_case);
+    } else {
+        for (const cm_suite *const *suite = cm_registry_suites(); *suite && status == CM_OK; suite++) {
+            if (!cm_registry_find_op((*suite)->op, strlen((*suite)->op)))
+                cm_broken("suite %s: no op %s", (*suite)->name, (*suite)->op);
+            add_files(selection, *suite, plan);
+            status = add_rows(selection, *suite, plan, error);
+        }
+    }
+    keep_shard(selection, plan);
+    if (status != CM_OK)
+        cm_plan_close(plan);
+    return status;
+}
+
+void cm_plan_close(cm_plan *plan)
+{
+    for (size_t n = 0; n < plan->count; n++) {
+        cm_item *item = &plan->items[n];
+        free(item->case_name);
+        free(item->checks);
+        free(item->model);
+        free(item->adapter);
+        free(item->recorded);
+    }
+    free(plan->items);
+    *plan = (cm_plan){0};
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/pristine.h"
+
+#include "harness/host.h"
+#include "harness/op.h"
+#include "harness/registry.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { PADDING = 3 }; // elements behind each row of a padded layout; odd, so that rows are unaligned
+
+static bool is_word(const cm_case *test_case, cm_axis_kind axis, const char *word)
+{
+    return !strcmp(cm_case_word(test_case, axis), word);
+}
+
+void cm_pristine_layout(const cm_case *test_case, int n, cm_tensor *tensor)
+{
+    const cm_argument *argument = &test_case->op->arguments[n];
+    int64_t shape[CM_MAX_RANK];
+    char letters[CM_MAX_RANK];
+    int ndim = cm_op_shape(argument, test_case->dims, shape, letters);
+    cm_tensor_init(tensor, cm_op_dtype(argument, test_case->dtypes), ndim, shape, NULL);
+    bool padded = is_word(test_case, CM_AXIS_LAYOUT, "padded");
+    bool shared = is_word(test_case, CM_AXIS_LAYOUT, "shared_outer") && argument->shareable;
+    int64_t stride = 1;
+    for (int d = ndim - 1; d >= 0; d--) {
+        bool one = shared && letters[d] == argument->shareable;
+        tensor->strides[d] = one ? 0 : stride;
+        stride *= one ? 1 : shape[d];
+        stride += d == ndim - 1 && ndim > 1 && padded ? PADDING : 0;
+    }
+}
+
+static void *map(cm_pristine *pristine, size_t size)
+{
+    size = size ? size : 1;
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return NULL;
+    pristine->mappings[pristine->mapping_count] = memory;
+    pristine->mapped[pristine->mapping_count++] = size;
+    return memory;
+}
+
+static void hosted_open(const cm_pristine *pristine, const DLTensor *const *arguments, cm_hosted *hosted)
+{
+    *hosted = (cm_hosted){.call = {.size = sizeof(cm_call),
+                                   .op = pristine->test_case.op,
+                                   .host = &cm_host_services,
+                                   .arguments = arguments,
+                                   .attributes = pristine->test_case.attributes,
+                                   .dims = pristine->test_case.dims}};
+}
+
+static cm_status generate(const cm_pristine *pristine, const cm_call *call, int n, int level, cm_error *error)
+{
+    const cm_argument *argument = &pristine->test_case.op->arguments[n];
+    cm_values values = {&pristine->test_case, call, n, level};
+    for (const cm_generator *generator = cm_registry_generators(); generator->kind; generator++)
+        if (argument->fill.kind && !strcmp(generator->kind, argument->fill.kind))
+            return generator->fill(&values, &pristine->tensors[n].dl, error);
+    cm_broken("op %s, argument %s: no generator \"%s\"", pristine->test_case.op->name, argument->name,
+              argument->fill.kind ? argument->fill.kind : "");
+}
+
+static bool from_source(const cm_pristine *pristine, int n)
+{
+    return pristine->source && pristine->source->has(pristine->source, pristine->test_case.op->arguments[n].name);
+}
+
+// Fills arguments in the order of the table; those that are not filled yet are invisible to generators.
+static cm_status fill(cm_pristine *pristine, int level, cm_error *error)
+{
+    const cm_op *op = pristine->test_case.op;
+    const DLTensor *visible[CM_MAX_ARGUMENTS] = {0};
+    cm_hosted hosted;
+    cm_status status = CM_OK;
+    hosted_open(pristine, visible, &hosted);
+    for (int n = 0; op->arguments[n].name && status == CM_OK; n++) {
+        const DLTensor *tensor = pristine->arguments[n];
+        if (!tensor || op->arguments[n].role == CM_OUTPUT)
+            continue;
+        if (from_source(pristine, n))
+            status = pristine->source->fill(pristine->source, op->arguments[n].name, tensor, error);
+        else
+            status = generate(pristine, &hosted.call, n, level, error);
+        visible[n] = tensor;
+    }
+    return status;
+}
+
+static cm_status fill_exact(cm_pristine *pristine, cm_error *error)
+{
+    cm_hosted hosted;
+    hosted_open(pristine, pristine->arguments, &hosted);
+    cm_status status = CM_OK;
+    for (pristine->level = 0; pristine->level < CM_EXACT_LEVELS; pristine->level++) {
+        status = fill(pristine, pristine->level, error);
+        if (status != CM_OK)
+            return status;
+        status = pristine->test_case.op->exact(&hosted.call);
+        if (status == CM_OK)
+            return CM_OK;
+    }
+    return cm_fail(error, status, "case %s: no level of sparsity is exact (%s)", pristine->name, hosted.error.message);
+}
+
+// A row of an optional argument that the source does not have is absent; what nothing knows is generated.
+static bool present(const cm_pristine *pristine, int n)
+{
+    const cm_argument *argument = &pristine->test_case.op->arguments[n];
+    if (from_source(pristine, n))
+        return true;
+    bool of_source = argument->role == CM_WEIGHT || argument->role == CM_ADAPTER;
+    if (pristine->source && of_source && argument->optional)
+        return false;
+    return cm_op_present(pristine->test_case.op, n, pristine->test_case.dims);
+}
+
+cm_status cm_pristine_open(const cm_case *test_case, const cm_source *source, cm_pristine *pristine, cm_error *error)
+{
+    cm_status status = CM_OK;
+    *pristine = (cm_pristine){.test_case = *test_case, .source = source};
+    cm_case_print(test_case, pristine->name);
+    for (int n = 0; test_case->op->arguments[n].name; n++) {
+        if (!present(pristine, n))
+            continue;
+        cm_tensor *tensor = &pristine->tensors[n];
+        cm_pristine_layout(test_case, n, tensor);
+        if (!(test_case->op->arguments[n].dtypes & CM_DTYPE_BIT(tensor->dtype))) {
+            status = cm_fail(error, CM_BAD_DTYPE, "case %s: %s can't be %s", pristine->name,
+                             test_case->op->arguments[n].name, cm_dtype_name(tensor->dtype));
+            goto done;
+        }
+        size_t extent = cm_tensor_extent(&tensor->dl);
+        tensor->dl.data = map(pristine, extent);
+        if (!tensor->dl.data) {
+            status = cm_fail(error, CM_NO_MEMORY, "case %s: no memory for %s (%zu bytes)", pristine->name,
+                             test_case->op->arguments[n].name, extent);
+            goto done;
+        }
+        memset(tensor->dl.data, CM_CANARY, extent);
+        pristine->arguments[n] = &tensor->dl;
+        pristine->bytes += extent;
+    }
+    if (is_word(test_case, CM_AXIS_TIER, "exact"))
+        CM_TRY(fill_exact(pristine, error));
+    else
+        CM_TRY(fill(pristine, 0, error));
+    cm_hosted hosted;
+    hosted_open(pristine, pristine->arguments, &hosted);
+    status = cm_op_validate(&hosted.call);
+    if (status != CM_OK)
+        cm_fail(error, status, "case %s: %s", pristine->name, hosted.error.message);
+done:
+    if (status != CM_OK)
+        cm_pristine_close(pristine);
+    return status;
+}
+
+static cm_status evaluate(const cm_pristine *pristine, uint64_t omit, cm_accuracy accuracy, cm_want *want,
+                          cm_error *error)
+{
+    cm_hosted hosted;
+    hosted_open(pristine, pristine->arguments, &hosted);
+    cm_status status = pristine->test_case.op->reference(&hosted.call, omit, accuracy, want);
+    if (status != CM_OK)
+        cm_fail(error, status, "reference of %s on %s: %s", pristine->test_case.op->name, pristine->name,
+                hosted.error.message);
+    return status;
+}
+
+cm_status cm_pristine_want(cm_pristine *pristine, cm_accuracy accuracy, cm_error *error)
+{
+    if (pristine->has_want[accuracy])
+        return CM_OK;
+    for (int n = 0; pristine->test_case.op->arguments[n].name; n++) {
+        if (pristine->test_case.op->arguments[n].compare == CM_COMPARE_NONE)
+            continue;
+        size_t count = (size_t)cm_tensor_count(pristine->arguments[n]);
+        double *memory = map(pristine, 4 * count * sizeof *memory);
+        if (!memory)
+            return cm_fail(error, CM_NO_MEMORY, "case %s: no memory for the reference", pristine->name);
+        pristine->want[accuracy][n] =
+            (cm_want){(int64_t)count, memory, memory + count, memory + 2 * count, memory + 3 * count};
+    }
+    cm_status status = evaluate(pristine, 0, accuracy, pristine->want[accuracy], error);
+    pristine->has_want[accuracy] = status == CM_OK;
+    return status;
+}
+
+cm_status cm_pristine_without(const cm_pristine *pristine, uint64_t omit, cm_accuracy accuracy, cm_want *want,
+                              cm_error *error)
+{
+    return evaluate(pristine, omit, accuracy, want, error);
+}
+
+void cm_pristine_close(cm_pristine *pristine)
+{
+    for (int n = 0; n < pristine->mapping_count; n++)
+        munmap(pristine->mappings[n], pristine->mapped[n]);
+    *pristine = (cm_pristine){0};
+}

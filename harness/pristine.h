@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// A case with its values and what the reference says about it. Made once by the runner's parent, in shared
+// mappings, so that a fork costs nothing; kernels only ever see copies (stage.h).
+#ifndef CM_PRISTINE_H
+#define CM_PRISTINE_H
+
+#include "harness/case.h"
+#include "harness/source.h"
+#include "harness/tensor.h"
+
+typedef struct cm_pristine {
+    cm_case test_case;
+    char name[CM_CASE_TEXT];
+    const cm_source *source; // NULL: generated
+    cm_tensor tensors[CM_MAX_ARGUMENTS];
+    const DLTensor *arguments[CM_MAX_ARGUMENTS]; // NULL: absent. Outputs have data, too: it is never used
+    size_t bytes; // of all arguments
+    int level;    // of the exact tier
+    cm_want want[2][CM_MAX_ARGUMENTS]; // by accuracy; count 0 where not made
+    bool has_want[2];
+    void *mappings[8 * CM_MAX_ARGUMENTS];
+    size_t mapped[8 * CM_MAX_ARGUMENTS];
+    int mapping_count;
+} cm_pristine;
+
+// Makes all values. Exact cases are proven exact; CM_BAD_VALUE when no level is.
+cm_status cm_pristine_open(const cm_case *test_case, const cm_source *source, cm_pristine *pristine, cm_error *error);
+// Evaluates the reference for kernels of this accuracy, once.
+cm_status cm_pristine_want(cm_pristine *pristine, cm_accuracy accuracy, cm_error *error);
+// The reference with terms left out, into `want`, an array of `count` values of the output argument.
+cm_status cm_pristine_without(const cm_pristine *pristine, uint64_t omit, cm_accuracy accuracy, cm_want *want,
+                              cm_error *error);
+void cm_pristine_close(cm_pristine *pristine); // accepts a zeroed one
+
+// Lays out an argument as the case's layout word asks: shape, strides and dtype, no data.
+void cm_pristine_layout(const cm_case *test_case, int argument, cm_tensor *tensor);
+
+
+#endif

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+// Lines of JSON to records. What a reader needs (check, kernel, case, verdict) must be there and be of its
+// type; everything else may be missing, and keys of a later version are passed over.
+#include "harness/record.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct reader {
+    const char *path;
+    size_t line;
+    cm_records *records;
+    size_t space;
+    json_int_t promised; // records that the end line counts
+    cm_error *error;
+};
+
+static cm_status malformed(const struct reader *reader, const char *what, const char *key)
+{
+    return cm_fail(reader->error, CM_BAD_FILE, "%s:%zu: %s%s%s; is it a file of records, unedited?",
+                   reader->path, reader->line, what, key ? " " : "", key ? key : "");
+}
+
+static char *text_at(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? cm_text("%s", text) : NULL;
+}
+
+static char *text_always(const json_t *object, const char *key)
+{
+    char *text = text_at(object, key);
+    return text ? text : cm_text("%s", "");
+}
+
+static double number_of(const json_t *value)
+{
+    const char *text = json_string_value(value);
+    if (!text)
+        return json_number_value(value);
+    if (!strcmp(text, "Inf"))
+        return INFINITY;
+    return !strcmp(text, "-Inf") ? -INFINITY : NAN;
+}
+
+static double number_at(const json_t *object, const char *key)
+{
+    return number_of(json_object_get(object, key));
+}
+
+static int64_t integer_at(const json_t *object, const char *key)
+{
+    return (int64_t)json_integer_value(json_object_get(object, key));
+}
+
+static void copy_text(char *to, size_t size, const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    snprintf(to, size, "%s", text ? text : "");
+}
+
+static void read_first_bad(const json_t *object, cm_first_bad *bad)
+{
+    const char *key;
+    json_t *value;
+    copy_text(bad->argument, sizeof bad->argument, object, "arg");
+    json_object_foreach(json_object_get(object, "index"), key, value)
+    {
+        if (bad->ndim == CM_MAX_RANK)
+            break;
+        bad->letters[bad->ndim] = key[0];
+        bad->index[bad->ndim++] = (int64_t)json_integer_value(value);
+    }
+    bad->got = number_at(object, "got");
+    bad->want = number_at(object, "want");
+    bad->bound = number_at(object, "bound");
+}
+
+static void read_outcome(const json_t *object, cm_outcome *outcome)
+{
+    const char *key;
+    json_t *value;
+    outcome->compared = integer_at(object, "compared");
+    copy_text(outcome->reason, sizeof outcome->reason, object, "reason");
+    json_object_foreach(json_object_get(object, "metric"), key, value)
+    {
+        if (outcome->metric_count == CM_MAX_METRICS)
+            break;
+        cm_metric *metric = &outcome->metrics[outcome->metric_count++];
+        snprintf(metric->name, sizeof metric->name, "%s", key);
+        metric->value = number_of(value);
+    }
+    read_first_bad(json_object_get(object, "first_bad"), &outcome->first_bad);
+    outcome->bad_count = integer_at(object, "bad_count");
+    copy_text(outcome->bad_pattern, sizeof outcome->bad_pattern, object, "bad_pattern");
+}
+
+static cm_status read_record(struct reader *reader, const json_t *object)
+{
+    static const char *const needed[] = {"check", "kernel", "case", "verdict"};
+    cm_records *records = reader->records;
+    cm_verdict verdict;
+    for (size_t n = 0; n < sizeof needed / sizeof *needed; n++)
+        if (!json_is_string(json_object_get(object, needed[n])))
+            return malformed(reader, "a record without the text", needed[n]);
+    const char *word = json_string_value(json_object_get(object, "verdict"));
+    if (!cm_verdict_parse(word, &verdict))
+        return malformed(reader, "unknown verdict", word);
+    if (records->count == reader->space) {
+        reader->space = reader->space ? 2 * reader->space : 256;
+        records->items = realloc(records->items, reader->space * sizeof *records->items);
+        if (!records->items)
+            cm_broken("out of memory for %zu records", reader->space);
+    }
+    const char *seed = json_string_value(json_object_get(object, "seed"));
+    const json_t *expected = json_object_get(object, "expected"), *source = json_object_get(object, "source");
+    cm_record *record = &records->items[records->count++];
+    *record = (cm_record){
+        .run = text_always(object, "run"),
+        .suite = text_always(object, "suite"),
+        .check = text_always(object, "check"),
+        .op = text_always(object, "op"),
+        .kernel = text_always(object, "kernel"),
+        .target = text_always(object, "target"),
+        .mode = text_always(object, "mode"),
+        .case_name = text_always(object, "case"),
+        .seed = seed ? strtoull(seed, NULL, 0) : 0,
+        .ms = number_at(object, "ms"),
+        .fault = text_at(object, "fault"),
+        .expected_check = text_at(expected, "check"),
+        .expected_finding = text_at(expected, "finding"),
+        .known = text_at(object, "known"),
+        .known_differs = json_is_true(json_object_get(object, "known_differs")),
+        .repro = text_at(object, "repro"),
+        .source_file = text_at(source, "file"),
+        .source_line = (int)integer_at(source, "line"),
+    };
+    read_outcome(object, &record->outcome);
+    record->outcome.verdict = verdict;
+    return CM_OK;
+}
+
+static cm_status read_line(struct reader *reader, const char *line, size_t length)
+{
+    json_error_t why;
+    json_t *object = json_loadb(line, length, JSON_REJECT_DUPLICATES, &why);
+    if (!object)
+        return malformed(reader, why.text, NULL);
+    cm_status status = CM_OK;
+    const char *schema = json_string_value(json_object_get(object, "schema"));
+    if (!schema) {
+        status = malformed(reader, "a line without a schema", NULL);
+    } else if (!strcmp(schema, CM_SCHEMA_RECORD)) {
+        reader->records->complete = false;
+        status = read_record(reader, object);
+    } else if (!strcmp(schema, CM_SCHEMA_ENV)) {
+        if (!reader->records->environment)
+            reader->records->environment = cm_text("%.*s", (int)length, line);
+    } else if (!strcmp(schema, CM_SCHEMA_END)) {
+        const char *key;
+        json_t *value;
+        json_object_foreach(json_object_get(object, "counts"), key, value) reader->promised +=
+            json_integer_value(value);
+        reader->records->complete = true;
+    }
+    json_decref(object);
+    return status;
+}
+
+cm_status cm_records_read(const char *path, cm_records *records, cm_error *error)
+{
+    struct reader reader = {.path = path, .records = records, .error = error};
+    cm_status status = CM_OK;
+    char *line = NULL;
+    size_t space = 0;
+    ssize_t length;
+    *records = (cm_records){0};
+    FILE *file = fopen(path, "r");
+    if (!file) {
+        status = cm_fail(error, CM_BAD_FILE,
+                         "%s: cannot be opened (%s); give the file that --records wrote, e.g. records.jsonl",
+                         path, strerror(errno));
+        goto done;
+    }
+    errno = 0;
+    while ((length = getline(&line, &space, file)) > 0) {
+        reader.line++;
+        if (line[length - 1] != '\n') { // a write that was cut off
+            records->complete = false;
+            break;
+        }
+        CM_TRY(read_line(&reader, line, (size_t)length - 1));
+    }
+    if (ferror(file)) {
+        status = cm_fail(error, CM_BAD_FILE, "%s: cannot be read (%s)", path, strerror(errno));
+        goto done;
+    }
+    if (reader.line == 0)
+        status = cm_fail(error, CM_BAD_FILE, "%s: is empty; give the file that --records wrote", path);
+    records->complete = records->complete && reader.promised == (json_int_t)records->count;
+
+done:
+    free(line);
+    if (file)
+        fclose(file);
+    if (status != CM_OK)
+        cm_records_close(records);
+    return status;
+}
+
+void cm_records_close(cm_records *records)
+{
+    for (size_t n = 0; n < records->count; n++)
+        cm_record_close(&records->items[n]);
+    free(records->items);
+    free(records->environment);
+    *records = (cm_records){0};
+}

@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/run.h"
+
+#include "harness/compare.h"
+#include "harness/env.h"
+#include "harness/group.h"
+#include "harness/judge.h"
+#include "harness/output.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int number)
+{
+    (void)number;
+    interrupted = 1;
+}
+
+struct run {
+    const cm_run_options *options;
+    cm_record_writer writer;
+    cm_known known;
+    char id[32];
+    size_t written;
+    time_t last_sign; // of life, without a terminal
+    cm_error error;
+};
+
+// A bar on a terminal, a line every 30 s elsewhere.
+static void show_progress(struct run *run, size_t done, size_t count, const char *name)
+{
+    time_t now = time(NULL);
+    if (run->options->quiet)
+        return;
+    if (isatty(STDERR_FILENO)) {
+        fprintf(stderr, "\r\033[K[%zu/%zu] %.90s", done, count, name);
+    } else if (now - run->last_sign >= 30) {
+        fprintf(stderr, "[%zu/%zu] %s\n", done, count, name);
+        run->last_sign = now;
+    }
+}
+
+static void clear_progress(const struct run *run)
+{
+    if (!run->options->quiet && isatty(STDERR_FILENO))
+        fprintf(stderr, "\r\033[K");
+}
+
+static char *repro_line(const cm_item *item, const cm_pristine *pristine, const cm_kernel *kernel)
+{
+    if (item->fault)
+        return cm_text("checkmoe repro --fault %s %s/%s", item->fault->id, kernel->name, pristine->name);
+    if (pristine->source)
+        return cm_text("checkmoe run %s %s", pristine->source->arguments, kernel->name);
+    return cm_text("checkmoe repro %s/%s", kernel->name, pristine->name);
+}
+
+static cm_status write_record(struct run *run, const cm_item *item, const cm_pristine *pristine,
+                              const cm_kernel *kernel, const char *check, const cm_outcome *outcome, double ms)
+{
+    const char *slash = strchr(kernel->name, '/');
+    cm_record record = {
+        .run = cm_text("%s", run->id),
+        .suite = cm_text("%s", item->suite),
+        .check = cm_text("%s", check),
+        .op = cm_text("%s", pristine->test_case.op->name),
+        .kernel = cm_text("%s", kernel->name),
+        .target = cm_text("%s", slash ? slash + 1 : ""),
+        .mode = cm_text("native"),
+        .case_name = cm_text("%s", pristine->name),
+        .seed = pristine->test_case.seed,
+        .ms = ms,
+        .outcome = *outcome,
+        .repro = repro_line(item, pristine, kernel),
+        .source_file = cm_text("%s", kernel->file),
+        .source_line = kernel->line,
+    };
+    bool agrees;
+    const char *known = cm_known_match(&run->known, kernel->name, pristine->name, check, outcome->verdict, &agrees);
+    if (known && !item->fault)
+        record.known = cm_text("%s", known);
+    if (item->fault) {
+        record.fault = cm_text("%s", item->fault->id);
+        record.expected_check = cm_text("%s", item->fault->check);
+        record.expected_finding = cm_text("%s", item->fault->finding);
+    }
+    cm_status status = cm_record_write(&run->writer, &record, &run->error);
+    cm_record_close(&record);
+    run->written++;
+    return status;
+}
+
+// The case that a source asks for: its dimensions and dtypes, every token adapted when the output was recorded.
+static cm_status source_case(const cm_item *item, const cm_source *source, cm_case *test_case, cm_error *error)
+{
+    const cm_op *op = item->op ? item->op : cm_registry_find_op(source->op, strlen(source->op));
+    *test_case = (cm_case){.op = op, .seed = 1};
+    for (int d = 0; d < CM_DIM_COUNT; d++)
+        test_case->dims[d] = source->dims[d] < 0 ? item->tokens : source->dims[d];
+    for (int variable = 0; variable < 128; variable++)
+        test_case->dtypes[variable] = source->dtypes[variable] < 0 ? CM_F32 : (cm_dtype)source->dtypes[variable];
+    for (int n = 0; op->attributes[n].name; n++)
+        test_case->attributes[n] = op->attributes[n].fallback;
+    const cm_axis *axes = cm_registry_axes();
+    for (int word = 0; axes[CM_AXIS_TIER].words[word].name; word++)
+        if (!strcmp(axes[CM_AXIS_TIER].words[word].name, "file"))
+            test_case->words[CM_AXIS_TIER] = word;
+    for (int word = 0; item->recorded && axes[CM_AXIS_ADAPTERS].words[word].name; word++)
+        if (!strcmp(axes[CM_AXIS_ADAPTERS].words[word].name, "full"))
+            test_case->words[CM_AXIS_ADAPTERS] = word;
+    char text[CM_CASE_TEXT];
+    cm_case parsed;
+    cm_case_print(test_case, text);
+    return cm_case_parse(op, text, &parsed, error); // holds the dimensions against their ranges
+}
+
+// What the model's own code computed is judged like the output of a kernel: "OP/recorded".
+static cm_status judge_recorded(struct run *run, const cm_item *item, cm_pristine *pristine)
+{
+    const cm_op *op = pristine->test_case.op;
+    cm_status status = cm_pristine_want(pristine, CM_ACCURACY_SINGLE, &run->error);
+    for (int n = 0; op->arguments[n].name && status == CM_OK; n++) {
+        if (op->arguments[n].role != CM_OUTPUT || !pristine->source->has(pristine->source, op->arguments[n].name))
+            continue;
+        char *name = cm_text("%s/recorded", op->name);
+        cm_kernel kernel = {.name = name, .file = item->recorded, .line = 0};
+        cm_outcome outcome = {0};
+        cm_measure measure;
+        const DLTensor *recorded = pristine->arguments[n];
+        status = pristine->source->fill(pristine->source, op->arguments[n].name, recorded, &run->error);
+        if (status == CM_OK) {
+            const cm_want *want = &pristine->want[CM_ACCURACY_SINGLE][n];
+            cm_compare_bounded(recorded, pristine->tensors[n].dtype, want, false, &measure);
+            outcome.verdict = cm_judge_bounded(&measure, false, op->arguments[n].name, &outcome);
+            if (outcome.verdict == CM_FAIL)
+                cm_compare_locate(pristine, n, recorded, want, false, &measure, &outcome);
+            status = write_record(run, item, pristine, &kernel, "numerics", &outcome, 0);
+        }
+        free(name);
+    }
+    return status;
+}
+
+static bool is_kernel_of(const cm_kernel *kernel, const cm_op *op)
+{
+    size_t length = strlen(op->name);
+    return !strncmp(kernel->name, op->name, length) && kernel->name[length] == '/';
+}
+
+static void add_kernel(const struct run *run, const cm_item *item, cm_pristine *pristine, const cm_kernel *kernel,
+                       cm_group *group)
+{
+    if (!is_kernel_of(kernel, pristine->test_case.op) ||
+        !cm_selection_matches(&run->options->selection, kernel->name, pristine->name))
+        return;
+    for (const cm_check *const *check = cm_registry_checks(); *check; check++)
+        if (cm_selection_has_check(&run->options->selection, item, (*check)->name))
+            cm_group_add(group, *check, kernel);
+}
+
+// Checks that this case can't have become SKIP without a process.
+static cm_status skip_inapplicable(struct run *run, const cm_item *item, cm_pristine *pristine, cm_group *group)
+{
+    size_t kept = 0;
+    cm_status status = CM_OK;
+    for (size_t n = 0; n < group->count; n++) {
+        cm_outcome outcome = {.verdict = CM_SKIP};
+        cm_test test = group->tests[n];
+        if (!test.check->applies || test.check->applies(pristine, outcome.reason, sizeof outcome.reason)) {
+            group->tests[kept++] = test;
+            continue;
+        }
+        if (status == CM_OK)
+            status = write_record(run, item, pristine, test.kernel, test.check->name, &outcome, 0);
+        free(test.name);
+    }
+    group->count = kept;
+    return status;
+}
+
+static cm_status run_case(struct run *run, const cm_item *item, cm_pristine *pristine)
+{
+    cm_group group = {.pristine = pristine};
+    cm_status status = CM_OK;
+    if (item->fault)
+        add_kernel(run, item, pristine, item->fault->kernel, &group);
+    for (const cm_kernel *const *kernel = cm_registry_kernels(); !item->fault && *kernel; kernel++)
+        add_kernel(run, item, pristine, *kernel, &group);
+    for (size_t n = 0; n < group.count && status == CM_OK; n++)
+        status = cm_pristine_want(pristine, group.tests[n].kernel->accuracy, &run->error);
+    if (status == CM_OK)
+        status = skip_inapplicable(run, item, pristine, &group);
+    if (status == CM_OK)
+        cm_group_run(&group, run->options->timeout);
+    for (size_t n = 0; n < group.count && status == CM_OK; n++) {
+        const cm_test *test = &group.tests[n];
+        status = write_record(run, item, pristine, test->kernel, test->check->name, &test->slot->outcome,
+                              test->slot->ms);
+    }
+    cm_group_close(&group);
+    return status;
+}
+
+// Whether anything of the item can be selected, before values are made for it.
+static bool item_selected(const struct run *run, const cm_item *item, const char *case_name)
+{
+    if (item->fault)
+        return cm_selection_matches(&run->options->selection, item->fault->kernel->name, case_name);
+    for (const cm_kernel *const *kernel = cm_registry_kernels(); *kernel; kernel++)
+        if (is_kernel_of(*kernel, item->op) &&
+            cm_selection_matches(&run->options->selection, (*kernel)->name, case_name))
+            return true;
+    return false;
+}
+
+static cm_status run_item(struct run *run, const cm_item *item, size_t number, size_t count)
+{
+    cm_pristine *pristine = cm_new(1, sizeof *pristine);
+    cm_source source = {0};
+    cm_case test_case;
+    cm_status status = CM_OK;
+    if (item->case_name) {
+        char text[CM_CASE_TEXT];
+        CM_TRY(cm_case_parse(item->op, item->case_name, &test_case, &run->error));
+        cm_case_print(&test_case, text);
+        if (!item_selected(run, item, text))
+            goto done;
+    } else {
+        CM_TRY(cm_registry_open_source(item->model, item->adapter, item->recorded, item->layer, &source,
+                                       &run->error));
+        CM_TRY(source_case(item, &source, &test_case, &run->error));
+        clear_progress(run);
+        if (run->options->selection.model && source.summary)
+            fprintf(stderr, "%s\n", source.summary);
+    }
+    show_progress(run, number, count, item->case_name ? item->case_name : item->model);
+    CM_TRY(cm_pristine_open(&test_case, item->case_name ? NULL : &source, pristine, &run->error));
+    if (item->recorded)
+        CM_TRY(judge_recorded(run, item, pristine));
+    status = run_case(run, item, pristine);
+done:
+    cm_pristine_close(pristine);
+    free(pristine);
+    if (source.close)
+        source.close(&source);
+    return status;
+}
+
+// Targets of --require that left no record but SKIP.
+static bool lacks_required(const cm_records *records, const char *require)
+{
+    bool lacking = false;
+    char words[256];
+    snprintf(words, sizeof words, "%s", require ? require : "");
+    char *rest = NULL;
+    for (char *target = strtok_r(words, ",", &rest); target; target = strtok_r(NULL, ",", &rest)) {
+        bool ran = false;
+        for (size_t n = 0; n < records->count && !ran; n++)
+            ran = !strcmp(records->items[n].target, target) && records->items[n].outcome.verdict != CM_SKIP;
+        if (!ran)
+            fprintf(stderr, "checkmoe: required target \"%s\" did not run any check\n", target);
+        lacking = lacking || !ran;
+    }
+    return lacking;
+}
+
+static int finish(struct run *run, const char *path)
+{
+    cm_records records = {0};
+    cm_tally tally = {0};
+    int code = CM_EXIT_BROKEN;
+    cm_status status = cm_record_writer_close(&run->writer, interrupted, &run->error);
+    if (status == CM_OK)
+        status = cm_records_read(path, &records, &run->error);
+    const cm_report *const *reports = cm_registry_reports();
+    for (int n = 0; reports[n] && status == CM_OK; n++)
+        if (run->options->report_paths && run->options->report_paths[n])
+            status = cm_report_write(reports[n], &records, run->options->report_paths[n], &run->error);
+    if (status != CM_OK) {
+        fprintf(stderr, "checkmoe: %s\n", run->error.message);
+    } else {
+        cm_tally_make(&records, &tally);
+        code = cm_tally_exit(&tally, interrupted);
+        if ((code == CM_EXIT_OK || code == CM_EXIT_SKIPPED) && lacks_required(&records, run->options->require))
+            code = CM_EXIT_FAILED;
+    }
+    if (code == CM_EXIT_NOTHING)
+        fprintf(stderr, "checkmoe: nothing was selected; \"checkmoe list\" shows what there is\n");
+    cm_tally_close(&tally);
+    cm_records_close(&records);
+    return code;
+}
+
+int cm_run(const cm_run_options *options)
+{
+    struct run run = {.options = options, .last_sign = time(NULL)};
+    cm_plan plan = {0};
+    int code = CM_EXIT_USAGE;
+    char temporary[] = "/tmp/checkmoe-records-XXXXXX";
+    const char *path = options->records_path;
+    char *environment = NULL;
+    cm_status status;
+    if (!path) {
+        int descriptor = mkstemp(temporary);
+        if (descriptor < 0)
+            cm_broken("no temporary file in /tmp");
+        close(descriptor);
+        path = temporary;
+    }
+    snprintf(run.id, sizeof run.id, "%llx-%x", (unsigned long long)time(NULL), (unsigned)getpid());
+    if (options->known_path)
+        CM_TRY(cm_known_read(options->known_path, &run.known, &run.error));
+    CM_TRY(cm_plan_make(&options->selection, &plan, &run.error));
+    environment = cm_environment_json(run.id, options->argc, options->argv);
+    CM_TRY(cm_record_writer_open(path, environment, &run.writer, &run.error));
+    signal(SIGINT, on_interrupt);
+    signal(SIGTERM, on_interrupt);
+    for (size_t n = 0; n < plan.count && status == CM_OK && !interrupted; n++)
+        status = run_item(&run, &plan.items[n], n, plan.count);
+    clear_progress(&run);
+    if (status == CM_OK)
+        code = finish(&run, path);
+done:
+    if (status != CM_OK) {
+        cm_error ignored = {{0}};
+        clear_progress(&run);
+        fprintf(stderr, "checkmoe: %s\n", run.error.message);
+        cm_record_writer_close(&run.writer, true, &ignored);
+        if (options->records_path && run.written == 0)
+            unlink(options->records_path); // nothing is half-written
+    }
+    if (path == temporary)
+        unlink(temporary);
+    cm_known_close(&run.known);
+    cm_plan_close(&plan);
+    free(environment);
+    return code;
+}

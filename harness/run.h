@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs a plan: each case is made once in the parent, each (kernel, check) of it is a Check test in a process of
+// its own, and each becomes a record.
+#ifndef CM_RUN_H
+#define CM_RUN_H
+
+#include "harness/expect.h"
+#include "harness/plan.h"
+
+typedef struct cm_run_options {
+    cm_selection selection;
+    const char *records_path; // NULL: a temporary file
+    const char *known_path;   // NULL: none
+    const char *require;      // targets, comma between; NULL: none
+    double timeout;           // seconds per check
+    bool quiet;               // no progress
+    int argc;                 // for the environment
+    char *const *argv;
+    // Reports to write from the records: paths by the registry's order; NULL: not asked for; "-": stdout.
+    const char *const *report_paths;
+} cm_run_options;
+
+// Returns the exit status; messages for the person go to stderr.
+int cm_run(const cm_run_options *options);
+
+#endif

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/stage.h"
+
+#include "harness/op.h"
+
+#include <string.h>
+
+static bool is_input(const cm_argument *argument)
+{
+    return argument->role != CM_OUTPUT && argument->role != CM_INOUT;
+}
+
+// Fills the elements that the mask leaves out with NaN.
+static void hide(const DLTensor *tensor, const uint8_t *mask)
+{
+    int64_t count = cm_tensor_count(tensor);
+    if (tensor->dtype.code != kDLFloat && tensor->dtype.code != kDLBfloat)
+        return;
+    for (int64_t n = 0; n < count; n++)
+        if (!mask[n])
+            memset((char *)tensor->data + cm_tensor_offset(tensor, n) * tensor->dtype.bits / 8, CM_CANARY,
+                   tensor->dtype.bits / 8u);
+}
+
+void cm_stage_open(const cm_trial *trial, const cm_stage_options *options, cm_stage *stage)
+{
+    const cm_pristine *pristine = trial->pristine;
+    const cm_op *op = pristine->test_case.op;
+    memset(stage, 0, sizeof *stage);
+    for (int n = 0; op->arguments[n].name; n++) {
+        const DLTensor *from = pristine->arguments[n];
+        if (!from)
+            continue;
+        cm_tensor *tensor = &stage->tensors[n];
+        cm_pristine_layout(&pristine->test_case, n, tensor);
+        size_t extent = cm_tensor_extent(&tensor->dl), element = (tensor->dl.dtype.bits + 7u) / 8;
+        size_t alignment = trial->kernel->alignment > (int)element ? (size_t)trial->kernel->alignment : element;
+        tensor->dl.data = cm_arena_take(&stage->arena, op->arguments[n].name, extent, alignment, options->place,
+                                        is_input(&op->arguments[n]));
+        if (!tensor->dl.data)
+            cm_broken("no memory for %s of %s", op->arguments[n].name, pristine->name);
+        stage->arena.blocks[stage->arena.count - 1].tensor = &tensor->dl;
+        memset(tensor->dl.data, CM_CANARY, extent); // gaps between rows stay so
+        if (op->arguments[n].role == CM_OUTPUT)
+            for (int64_t i = 0; i < cm_tensor_count(&tensor->dl); i++)
+                memset((char *)tensor->dl.data + cm_tensor_offset(&tensor->dl, i) * (int64_t)element,
+                       options->poison, element);
+        else
+            cm_tensor_copy(&tensor->dl, from);
+        if (options->hide && options->hide[n] && op->arguments[n].role != CM_OUTPUT)
+            hide(&tensor->dl, options->hide[n]);
+        stage->arguments[n] = &tensor->dl;
+    }
+    stage->hosted = (cm_hosted){.call = {.size = sizeof(cm_call),
+                                         .op = op,
+                                         .host = &cm_host_services,
+                                         .arguments = stage->arguments,
+                                         .attributes = pristine->test_case.attributes,
+                                         .dims = pristine->test_case.dims},
+                                .arena = &stage->arena,
+                                .poison = options->poison};
+    cm_arena_activate(&stage->arena);
+}
+
+static bool refused(const cm_trial *trial, cm_stage *stage, cm_status status, const char *function)
+{
+    if (status == CM_OK)
+        return false;
+    const char *why = stage->hosted.error.message;
+    cm_conclude(trial->outcome, CM_ERROR, "%s returned \"%s\" on a case that the kernel claims to support: %s",
+                function, cm_status_name(status), why[0] ? why : "it gave no reason");
+    return true;
+}
+
+bool cm_stage_run(const cm_trial *trial, const cm_stage_options *options, cm_stage *stage)
+{
+    const cm_kernel *kernel = trial->kernel;
+    const cm_call *call = &stage->hosted.call;
+    char reason[256] = "";
+    if (kernel->supports && !kernel->supports(call, reason, sizeof reason)) {
+        cm_conclude(trial->outcome, CM_SKIP, "%s", reason[0] ? reason : "the kernel gave no reason");
+        return false;
+    }
+    void *state = NULL;
+    int blocks = stage->arena.count;
+    bool failed = false;
+    cm_arena_protect(&stage->arena, options->read_only);
+    if (kernel->prepare)
+        failed = refused(trial, stage, kernel->prepare(call, &state), "prepare");
+    cm_arena_drop(&stage->arena, blocks);
+    if (!failed && kernel->update)
+        failed = refused(trial, stage, kernel->update(call, state), "update");
+    cm_arena_drop(&stage->arena, blocks);
+    if (!failed)
+        failed = refused(trial, stage, kernel->run(call, state), "run");
+    int64_t distance;
+    const cm_block *broken = cm_arena_broken(&stage->arena, &distance);
+    if (!failed && broken && !strcmp(broken->name, "scratch")) { // its canaries go with it
+        cm_conclude(trial->outcome, CM_FAIL, "write outside the scratch memory, %lld bytes from its start",
+                    (long long)distance);
+        failed = true;
+    }
+    cm_arena_drop(&stage->arena, blocks);
+    if (kernel->release)
+        kernel->release(state);
+    cm_arena_protect(&stage->arena, false);
+    return !failed;
+}
+
+void cm_stage_close(cm_stage *stage)
+{
+    cm_arena_activate(NULL);
+    cm_arena_drop(&stage->arena, 0);
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+// Declares whatever kernels.inc lists. Listed but not built is a link error.
+#ifndef CM_OPTIMIZED_KERNELS_H
+#define CM_OPTIMIZED_KERNELS_H
+
+#include "harness/checkmoe.h"
+
+#define CM_KERNEL(symbol) extern const cm_kernel symbol;
+#include "optimized/kernels.inc"
+#undef CM_KERNEL
+
+#endif

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+// moe_forward/naive: what one writes first. Token by token, slot by slot, plain dot products in fp32; one
+// rounding, at the output. f32, f16 and bf16; silu; no biases.
+#include "optimized/kernels.h"
+#include "optimized/view.h"
+
+#include <math.h>
+#include <stdio.h>
+
+struct projection {
+    const DLTensor *weight, *a, *b;
+};
+
+struct layer {
+    const DLTensor *hidden, *ids, *weights, *token_adapter, *rank, *scaling, *shared_router, *output;
+    struct projection gate, up, down, shared_gate, shared_up, shared_down;
+    int64_t T, k, H, I, D, r;
+    float *x, *v, *g, *u, *d, *y; // one token's rows
+};
+
+static void open_layer(const cm_call *call, struct layer *layer)
+{
+#define ARGUMENT(name) call->host->argument(call, name)
+#define PROJECTION(weight, lora, name) {ARGUMENT(weight name), ARGUMENT(lora "a_" name), ARGUMENT(lora "b_" name)}
+    *layer = (struct layer){
+        .hidden = ARGUMENT("hidden"),
+        .ids = ARGUMENT("topk_ids"),
+        .weights = ARGUMENT("topk_weights"),
+        .token_adapter = ARGUMENT("token_adapter"),
+        .rank = ARGUMENT("lora_rank"),
+        .scaling = ARGUMENT("lora_scaling"),
+        .shared_router = ARGUMENT("shared_router"),
+        .output = ARGUMENT("output"),
+        .gate = PROJECTION("w_", "lora_", "gate"),
+        .up = PROJECTION("w_", "lora_", "up"),
+        .down = PROJECTION("w_", "lora_", "down"),
+        .shared_gate = PROJECTION("shared_", "shared_lora_", "gate"),
+        .shared_up = PROJECTION("shared_", "shared_lora_", "up"),
+        .shared_down = PROJECTION("shared_", "shared_lora_", "down"),
+        .T = call->host->dim(call, 'T'),
+        .k = call->host->dim(call, 'k'),
+        .H = call->host->dim(call, 'H'),
+        .I = call->host->dim(call, 'I'),
+        .D = call->host->dim(call, 'D'),
+        .r = call->host->dim(call, 'r'),
+    };
+}
+
+static float dot(const DLTensor *tensor, const char *row, const float *x, int64_t count)
+{
+    float sum = 0;
+    for (int64_t n = 0; n < count; n++)
+        sum += cm_load_float(tensor, row, n) * x[n];
+    return sum;
+}
+
+// out[n_out] = W x + s B (A x); rank 0: W x.
+static void project(const struct projection *p, int64_t expert, int64_t adapter, int64_t rank, float s, const float *x,
+                    int64_t n_in, float *v, float *out, int64_t n_out)
+{
+    bool lora = p->a && rank > 0;
+    for (int64_t j = 0; lora && j < rank; j++)
+        v[j] = dot(p->a, cm_row_at(p->a, adapter, p->a->ndim == 4 ? expert : adapter, j), x, n_in);
+    for (int64_t o = 0; o < n_out; o++) {
+        out[o] = dot(p->weight, cm_row_at(p->weight, 0, expert, o), x, n_in);
+        if (lora)
+            out[o] += s * dot(p->b, cm_row_at(p->b, adapter, p->b->ndim == 4 ? expert : adapter, o), v, rank);
+    }
+}
+
+static float silu(float g)
+{
+    return g / (1 + expf(-g));
+}
+
+// y += weight * FFN(x)
+static void add_ffn(const struct layer *layer, const struct projection *gate, const struct projection *up,
+                    const struct projection *down, int64_t width, int64_t expert, int64_t adapter, float weight)
+{
+    int64_t rank = adapter < 0 ? 0 : cm_load_int(layer->rank, 0, adapter);
+    float s = adapter < 0 ? 0 : cm_load_float(layer->scaling, layer->scaling->data, adapter);
+    project(gate, expert, adapter, rank, s, layer->x, layer->H, layer->v, layer->g, width);
+    project(up, expert, adapter, rank, s, layer->x, layer->H, layer->v, layer->u, width);
+    for (int64_t i = 0; i < width; i++)
+        layer->g[i] = silu(layer->g[i]) * layer->u[i];
+    project(down, expert, adapter, rank, s, layer->g, width, layer->v, layer->d, layer->H);
+    for (int64_t o = 0; o < layer->H; o++)
+        layer->y[o] += weight * layer->d[o];
+}
+
+static void run_token(const struct layer *layer, int64_t t)
+{
+    int64_t adapter = layer->token_adapter ? cm_load_int(layer->token_adapter, 0, t) : -1;
+    for (int64_t i = 0; i < layer->H; i++) {
+        layer->x[i] = cm_load_float(layer->hidden, cm_row_at(layer->hidden, 0, 0, t), i);
+        layer->y[i] = 0;
+    }
+    if (layer->shared_gate.weight) {
+        float weight = 1;
+        if (layer->shared_router)
+            weight = 1 / (1 + expf(-dot(layer->shared_router, layer->shared_router->data, layer->x, layer->H)));
+        add_ffn(layer, &layer->shared_gate, &layer->shared_up, &layer->shared_down, layer->D, 0, adapter, weight);
+    }
+    for (int64_t j = 0; j < layer->k; j++) {
+        int64_t expert = cm_load_int(layer->ids, t, j);
+        if (expert < 0)
+            continue;
+        float weight = cm_load_float(layer->weights, cm_row_at(layer->weights, 0, 0, t), j);
+        add_ffn(layer, &layer->gate, &layer->up, &layer->down, layer->I, expert, adapter, weight);
+    }
+    for (int64_t o = 0; o < layer->H; o++)
+        cm_store_float(layer->output, (char *)cm_row_at(layer->output, 0, 0, t), o, layer->y[o]);
+}
+
+static cm_status run(const cm_call *call, void *state)
+{
+    struct layer layer;
+    (void)state;
+    cm_status status = call->host->validate(call);
+    if (status != CM_OK)
+        return status;
+    open_layer(call, &layer);
+    int64_t width = layer.I > layer.D ? layer.I : layer.D;
+    layer.x = call->host->scratch(call, (size_t)layer.H * sizeof(float), sizeof(float));
+    layer.v = call->host->scratch(call, (size_t)layer.r * sizeof(float), sizeof(float));
+    layer.g = call->host->scratch(call, (size_t)width * sizeof(float), sizeof(float));
+    layer.u = call->host->scratch(call, (size_t)width * sizeof(float), sizeof(float));
+    layer.d = call->host->scratch(call, (size_t)layer.H * sizeof(float), sizeof(float));
+    layer.y = call->host->scratch(call, (size_t)layer.H * sizeof(float), sizeof(float));
+    if (!layer.x || !layer.v || !layer.g || !layer.u || !layer.d || !layer.y)
+        return call->host->fail(call, CM_NO_MEMORY, "no scratch memory");
+    for (int64_t t = 0; t < layer.T; t++)
+        run_token(&layer, t);
+    return CM_OK;
+}
+
+static bool supports(const cm_call *call, char *reason, size_t size)
+{
+    if (!cm_is_float(ARGUMENT("w_gate"))) {
+        snprintf(reason, size, "integer weights are not implemented");
+        return false;
+    }
+    if (ARGUMENT("bias_gate") || ARGUMENT("bias_up") || ARGUMENT("bias_down")) {
+        snprintf(reason, size, "biases are not implemented");
+        return false;
+    }
+    if (call->host->attribute(call, "activation") != 0 || call->host->attribute(call, "weight_on_input") != 0 ||
+        call->host->attribute(call, "act_quant") != 0) {
+        snprintf(reason, size, "only silu, weights on the output and no act_quant are implemented");
+        return false;
+    }
+    return true;
+}
+
+const cm_kernel cm_moe_forward_naive = {
+    .size = sizeof(cm_kernel),
+    .name = "moe_forward/naive",
+    .file = __FILE__,
+    .line = __LINE__,
+    .accuracy = CM_ACCURACY_SINGLE,
+    .supports = supports,
+    .run = run,
+};

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+// moe_forward/openblas: per expert, gather the tokens that chose it (sorted by adapter), sgemm for each
+// projection and for each adapter's A and B, scatter weighted. fp32 inside, one rounding at the output.
+#include "optimized/kernels.h"
+#include "optimized/openblas/products.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct slot {
+    int32_t token, adapter;
+    float weight;
+};
+
+struct layer {
+    const cm_call *call;
+    const DLTensor *hidden, *ids, *weights, *token_adapter, *rank, *scaling, *shared_router, *output;
+    int64_t T, k, E, H, I, D, r;
+    struct slot *slots;                            // of the expert in hand, sorted by adapter
+    int64_t count;                                 // of slots
+    float *x, *gate, *up, *down, *v, *matrix, *y;  // [T k, .] rows of the expert; matrix: one weight; y [T, H]
+};
+
+#define ARGUMENT(name) call->host->argument(call, name)
+
+static int by_adapter(const void *left, const void *right)
+{
+    const struct slot *a = left, *b = right;
+    if (a->adapter != b->adapter)
+        return a->adapter < b->adapter ? -1 : 1;
+    return (a->token > b->token) - (a->token < b->token);
+}
+
+// out[count, n_out] = in W^T + s (in A^T) B^T, adapter by adapter. expert -1: the shared one.
+static void project(struct layer *layer, const char *name, int64_t expert, const float *in, int64_t n_in, float *out,
+                    int64_t n_out)
+{
+    const cm_call *call = layer->call;
+    char weight_name[32], a_name[32], b_name[32];
+    snprintf(weight_name, sizeof weight_name, "%s%s", expert < 0 ? "shared_" : "w_", name);
+    snprintf(a_name, sizeof a_name, "%slora_a_%s", expert < 0 ? "shared_" : "", name);
+    snprintf(b_name, sizeof b_name, "%slora_b_%s", expert < 0 ? "shared_" : "", name);
+    const DLTensor *weight = ARGUMENT(weight_name), *a = ARGUMENT(a_name), *b = ARGUMENT(b_name);
+    cm_gather_matrix(weight, 0, expert, n_out, n_in, layer->matrix);
+    cm_multiply(layer->count, n_out, n_in, 1, in, n_in, layer->matrix, n_in, 0, out, n_out);
+    for (int64_t begin = 0, end; a && begin < layer->count; begin = end) {
+        int32_t adapter = layer->slots[begin].adapter;
+        for (end = begin; end < layer->count && layer->slots[end].adapter == adapter; end++)
+            ;
+        int64_t rank = adapter < 0 ? 0 : cm_load_int(layer->rank, 0, adapter);
+        if (rank == 0)
+            continue;
+        float s = cm_load_float(layer->scaling, layer->scaling->data, adapter);
+        int64_t second = expert < 0 ? adapter : expert; // a shared tensor has no expert dimension
+        cm_gather_matrix(a, adapter, second, rank, n_in, layer->matrix);
+        cm_multiply(end - begin, rank, n_in, 1, in + begin * n_in, n_in, layer->matrix, n_in, 0, layer->v, rank);
+        cm_gather_matrix(b, adapter, second, n_out, rank, layer->matrix);
+        cm_multiply(end - begin, n_out, rank, s, layer->v, rank, layer->matrix, rank, 1, out + begin * n_out, n_out);
+    }
+}
+
+// Adds the weighted output of one expert to the rows of y.
+static void run_expert(struct layer *layer, int64_t expert, int64_t width)
+{
+    int64_t H = layer->H;
+    if (layer->count == 0)
+        return;
+    qsort(layer->slots, (size_t)layer->count, sizeof *layer->slots, by_adapter);
+    for (int64_t n = 0; n < layer->count; n++) {
+        const char *row = cm_row_at(layer->hidden, 0, 0, layer->slots[n].token);
+        for (int64_t i = 0; i < H; i++)
+            layer->x[n * H + i] = cm_load_float(layer->hidden, row, i);
+    }
+    project(layer, "gate", expert, layer->x, H, layer->gate, width);
+    project(layer, "up", expert, layer->x, H, layer->up, width);
+    for (int64_t n = 0; n < layer->count * width; n++)
+        layer->gate[n] = layer->gate[n] / (1 + expf(-layer->gate[n])) * layer->up[n];
+    project(layer, "down", expert, layer->gate, width, layer->down, H);
+    for (int64_t n = 0; n < layer->count; n++) {
+        float *y = layer->y + layer->slots[n].token * H;
+        for (int64_t o = 0; o < H; o++)
+            y[o] += layer->slots[n].weight * layer->down[n * H + o];
+    }
+}
+
+static void collect(struct layer *layer, int64_t expert)
+{
+    layer->count = 0;
+    for (int64_t t = 0; t < layer->T; t++) {
+        int32_t adapter = layer->token_adapter ? cm_load_int(layer->token_adapter, 0, t) : -1;
+        if (expert < 0) {
+            float weight = 1;
+            if (layer->shared_router) {
+                const char *x = cm_row_at(layer->hidden, 0, 0, t);
+                float logit = 0;
+                for (int64_t i = 0; i < layer->H; i++)
+                    logit += cm_load_float(layer->shared_router, layer->shared_router->data, i) *
+                             cm_load_float(layer->hidden, x, i);
+                weight = 1 / (1 + expf(-logit));
+            }
+            layer->slots[layer->count++] = (struct slot){(int32_t)t, adapter, weight};
+        }
+        for (int64_t j = 0; expert >= 0 && j < layer->k; j++)
+            if (cm_load_int(layer->ids, t, j) == expert)
+                layer->slots[layer->count++] = (struct slot){
+                    (int32_t)t, adapter, cm_load_float(layer->weights, cm_row_at(layer->weights, 0, 0, t), j)};
+    }
+}
+
+static bool take_scratch(struct layer *layer)
+{
+    const cm_call *call = layer->call;
+    int64_t width = layer->I > layer->D ? layer->I : layer->D, longest = layer->H > width ? layer->H : width;
+    int64_t rows = layer->T * layer->k, rank_matrix = longest * layer->r;
+    int64_t matrix = layer->H * width > rank_matrix ? layer->H * width : rank_matrix;
+    const struct {
+        float **place;
+        int64_t count;
+    } wanted[] = {{&layer->x, rows * layer->H},  {&layer->gate, rows * width},    {&layer->up, rows * width},
+                  {&layer->v, rows * layer->r},  {&layer->down, rows * layer->H}, {&layer->matrix, matrix},
+                  {&layer->y, layer->T * layer->H}};
+    for (size_t n = 0; n < sizeof wanted / sizeof *wanted; n++) {
+        *wanted[n].place = call->host->scratch(call, (size_t)wanted[n].count * sizeof(float), 64);
+        if (!*wanted[n].place)
+            return false;
+    }
+    layer->slots = call->host->scratch(call, (size_t)rows * sizeof *layer->slots, 64);
+    return layer->slots != NULL;
+}
+
+static cm_status run(const cm_call *call, void *state)
+{
+    (void)state;
+    cm_status status = call->host->validate(call);
+    if (status != CM_OK)
+        return status;
+    struct layer layer = {
+        .call = call,
+        .hidden = ARGUMENT("hidden"),
+        .ids = ARGUMENT("topk_ids"),
+        .weights = ARGUMENT("topk_weights"),
+        .token_adapter = ARGUMENT("token_adapter"),
+        .rank = ARGUMENT("lora_rank"),
+        .scaling = ARGUMENT("lora_scaling"),
+        .shared_router = ARGUMENT("shared_router"),
+        .output = ARGUMENT("output"),
+        .T = call->host->dim(call, 'T'),
+        .k = call->host->dim(call, 'k'),
+        .E = call->host->dim(call, 'E'),
+        .H = call->host->dim(call, 'H'),
+        .I = call->host->dim(call, 'I'),
+        .D = call->host->dim(call, 'D'),
+        .r = call->host->dim(call, 'r'),
+    };
+    if (!take_scratch(&layer))
+        return call->host->fail(call, CM_NO_MEMORY, "no scratch memory");
+    for (int64_t n = 0; n < layer.T * layer.H; n++)
+        layer.y[n] = 0;
+    if (layer.D > 0) {
+        collect(&layer, -1);
+        run_expert(&layer, -1, layer.D);
+    }
+    for (int64_t expert = 0; expert < layer.E; expert++) {
+        collect(&layer, expert);
+        run_expert(&layer, expert, layer.I);
+    }
+    for (int64_t t = 0; t < layer.T; t++) {
+        char *row = (char *)cm_row_at(layer.output, 0, 0, t);
+        for (int64_t o = 0; o < layer.H; o++)
+            cm_store_float(layer.output, row, o, layer.y[t * layer.H + o]);
+    }
+    return CM_OK;
+}
+
+static bool supports(const cm_call *call, char *reason, size_t size)
+{
+    if (!cm_is_float(ARGUMENT("w_gate"))) {
+        snprintf(reason, size, "integer weights are not implemented");
+        return false;
+    }
+    if (ARGUMENT("bias_gate") || ARGUMENT("bias_up") || ARGUMENT("bias_down")) {
+        snprintf(reason, size, "biases are not implemented");
+        return false;
+    }
+    if (call->host->attribute(call, "activation") != 0 || call->host->attribute(call, "weight_on_input") != 0 ||
+        call->host->attribute(call, "act_quant") != 0) {
+        snprintf(reason, size, "only silu, weights on the output and no act_quant are implemented");
+        return false;
+    }
+    return true;
+}
+
+const cm_kernel cm_moe_forward_openblas = {
+    .size = sizeof(cm_kernel),
+    .name = "moe_forward/openblas",
+    .file = __FILE__,
+    .line = __LINE__,
+    .accuracy = CM_ACCURACY_SINGLE,
+    .supports = supports,
+    .run = run,
+};

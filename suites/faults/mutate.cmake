@@ -1,0 +1,67 @@
+# Makes a broken copy of a kernel from a .fault file:
+#   story, one or more lines beginning with '#'
+#   kernel: repository path of the kernel's source
+#   check: the check that must kill it
+#   finding: text that must be part of that check's reason
+#   cases: pattern of the cases on which it must be killed
+#   ---            then the text to be replaced, which must stand in the source exactly once,
+#   +++            and what replaces it; as many pairs as needed
+file(READ ${INPUT} fault)
+string(ASCII 1 semicolon) # CMake splits lists at semicolons: keep them out of the way
+string(REPLACE ";" "${semicolon}" fault "${fault}")
+foreach(key IN ITEMS kernel check finding cases)
+  if(NOT fault MATCHES "(^|\n)${key}: ([^\n]*)\n")
+    message(FATAL_ERROR "${INPUT}: the line \"${key}: ...\" is missing")
+  endif()
+  set(${key} "${CMAKE_MATCH_2}")
+endforeach()
+string(REGEX MATCH "^# ([^\n]*)" story "${fault}")
+string(REPLACE "\"" "\\\"" story "${CMAKE_MATCH_1}")
+string(REPLACE "\"" "\\\"" quoted_finding "${finding}")
+
+file(READ ${ROOT}/${kernel} source)
+string(REPLACE ";" "${semicolon}" source "${source}")
+string(FIND "${fault}" "\n---\n" at)
+if(at EQUAL -1)
+  message(FATAL_ERROR "${INPUT}: no line '---' with a text to replace")
+endif()
+while(NOT at EQUAL -1)
+  math(EXPR begin "${at} + 5")
+  string(SUBSTRING "${fault}" ${begin} -1 fault)
+  string(FIND "${fault}" "\n+++\n" middle)
+  if(middle EQUAL -1)
+    message(FATAL_ERROR "${INPUT}: '---' without '+++'")
+  endif()
+  string(SUBSTRING "${fault}" 0 ${middle} old)
+  math(EXPR begin "${middle} + 5")
+  string(SUBSTRING "${fault}" ${begin} -1 fault)
+  string(FIND "${fault}" "\n---\n" at)
+  string(SUBSTRING "${fault}" 0 ${at} new)
+  string(REGEX REPLACE "\n$" "" new "${new}")
+  string(FIND "${source}" "${old}" first)
+  string(FIND "${source}" "${old}" last REVERSE)
+  if(first EQUAL -1 OR NOT first EQUAL last)
+    message(FATAL_ERROR "${INPUT}: this text must stand exactly once in ${kernel}:\n${old}")
+  endif()
+  string(REPLACE "${old}" "${new}" source "${source}")
+endwhile()
+
+if(NOT source MATCHES "const cm_kernel (cm_[a-z0-9_]+) = ")
+  message(FATAL_ERROR "${INPUT}: ${kernel} has no kernel descriptor")
+endif()
+string(REPLACE "const cm_kernel ${CMAKE_MATCH_1} = " "static const cm_kernel broken_kernel = " source "${source}")
+string(REPLACE "__FILE__" "\"suites/faults/${ID}.fault\"" source "${source}")
+string(REPLACE "${semicolon}" ";" source "${source}")
+file(WRITE ${OUTPUT} "// Made from suites/faults/${ID}.fault and ${kernel}; broken on purpose.
+#include \"harness/suite.h\"
+${source}
+extern const cm_fault cm_fault_${SYMBOL};
+const cm_fault cm_fault_${SYMBOL} = {
+    .id = \"${ID}\",
+    .kernel = &broken_kernel,
+    .check = \"${check}\",
+    .finding = \"${quoted_finding}\",
+    .cases = \"${cases}\",
+    .story = \"${story}\",
+};
+")

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// sgmv_shrink: ranks off every tile, several slices, tokens without adapter.
+#include "suites/suites.h"
+
+static const cm_row rows[] = {
+    {"t7-r8x2-K96-{bf16,f32}-{random,exact}-s1", NULL, CM_SET_SMOKE, "a little of everything"},
+    {"t{3,17,33}-r{1,8,24,64}x3-K{33,256}-{bf16,f16,f32}-{random,exact}-s2", NULL, CM_SET_CI,
+     "ranks and lengths on both sides of tiles"},
+    {"t16-r16x4-K80-S{2,3,4}-bf16-vf32-{mixed,full,last,rank0}-{random,exact}-s3", NULL, CM_SET_CI,
+     "slices, fp32 result of bf16 inputs, adapters of rank 0"},
+    {"t12-r8x2-K64-bf16-{null,padded}-{random,exact}-s4", NULL, CM_SET_CI, "no adapter; rows with gaps"},
+    {"t0-r8x2-K64-bf16-{random,exact}-s5", "mutation bounds", CM_SET_CI, "no token"},
+    {"t{1,2,9,40}-r{1,3,8,16,48}x{1,2,6}-K{16,31,100,300}-S{1,2,3}-{bf16,f16,f32}-{,vf32}-{mixed,full,last,rank0}-"
+     "{packed,padded}-{random,exact}-s*",
+     "numerics mutation bounds", CM_SET_FUZZ, "everything with everything"},
+    {0},
+};
+
+const cm_suite cm_suite_sgmv_shrink = {.name = "sgmv_shrink", .op = "sgmv_shrink", .rows = rows};
