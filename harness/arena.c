@@ -8,7 +8,8 @@ enum { PAGE = 4096 };
 
 static const cm_arena *active;
 
-void *cm_arena_take(cm_arena *arena, const char *name, size_t size, size_t alignment, cm_place place, bool input)
+void *cm_arena_take(cm_arena *arena, const char *name, size_t size, size_t alignment, cm_place place,
+                    bool input)
 {
     if (arena->count == CM_ARENA_BLOCKS || size > (size_t)1 << 46)
         return NULL;
@@ -128,7 +129,8 @@ cm_touch cm_arena_explain(const void *address, bool write, char *text, size_t si
         }
         bool past = place >= block->data + block->size;
         at = put_text(at, end, write ? "write " : "read ");
-        at = put_number(at, end, (uint64_t)(past ? place - (block->data + block->size) : block->data - place));
+        at =
+            put_number(at, end, (uint64_t)(past ? place - (block->data + block->size) : block->data - place));
         at = put_text(at, end, past ? " bytes past the end of `" : " bytes before the start of `");
         at = put_text(at, end, block->name);
         put_text(at, end, "`");

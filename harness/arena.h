@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Memory that tells on its users: each block has a mapping of its own between two guard pages, lies flush
-// against one of them, and the rest of its pages is canaried. One arena is `active` at a time: a fault address
-// can be turned into a sentence about its blocks from a signal handler.
+// against one of them, and the rest of its pages is canaried. One arena is `active` at a time: a fault
+// address can be turned into a sentence about its blocks from a signal handler.
 #ifndef CM_ARENA_H
 #define CM_ARENA_H
 
-#include "harness/tensor.h"
 #include "harness/status.h"
+#include "harness/tensor.h"
 
 enum { CM_ARENA_BLOCKS = 128 };
 #define CM_CANARY 0xff // as bf16, f16 or f32: NaN
@@ -16,8 +16,8 @@ typedef enum cm_place { CM_PLACE_END, CM_PLACE_START } cm_place; // flush agains
 typedef struct cm_block {
     const char *name; // of the argument, or "scratch"
     char *mapping, *data;
-    size_t mapped, size; // bytes with guards; bytes of data
-    bool input;          // may be made read-only
+    size_t mapped, size;    // bytes with guards; bytes of data
+    bool input;             // may be made read-only
     const DLTensor *tensor; // what lies there, to name an element; NULL: plain bytes. Set by the owner
 } cm_block;
 
@@ -28,8 +28,9 @@ typedef struct cm_arena {
 
 // `alignment` is a power of two; with PLACE_END the data ends at the guard page if size is a multiple of it.
 // NULL when there is no memory or no free block.
-void *cm_arena_take(cm_arena *arena, const char *name, size_t size, size_t alignment, cm_place place, bool input);
-void cm_arena_drop(cm_arena *arena, int first); // unmaps blocks from `first` on
+void *cm_arena_take(cm_arena *arena, const char *name, size_t size, size_t alignment, cm_place place,
+                    bool input);
+void cm_arena_drop(cm_arena *arena, int first);         // unmaps blocks from `first` on
 void cm_arena_protect(cm_arena *arena, bool read_only); // the inputs
 // The first block whose canaries are broken, with the distance in bytes from its data (negative: before).
 const cm_block *cm_arena_broken(const cm_arena *arena, int64_t *distance);

@@ -15,9 +15,10 @@
 static const struct written {
     char letter;
     int64_t missing, minimum, maximum; // missing -1: must be written
-} written[CM_DIM_COUNT] = {{'t', -1, 0, 1 << 20}, {'k', -1, 1, 64},      {'e', -1, 1, 4096},  {'h', -1, 1, 1 << 16},
-                           {'i', -1, 1, 1 << 16}, {'d', 0, 0, 1 << 17},  {'l', 0, 0, 4096},   {'r', 0, 0, 1024},
-                           {'K', -1, 1, 1 << 17}, {'n', -1, 1, 1 << 18}, {'S', 1, 1, 16},     {'g', 0, 0, 1 << 16}};
+} written[CM_DIM_COUNT] = {{'t', -1, 0, 1 << 20}, {'k', -1, 1, 64},      {'e', -1, 1, 4096},
+                           {'h', -1, 1, 1 << 16}, {'i', -1, 1, 1 << 16}, {'d', 0, 0, 1 << 17},
+                           {'l', 0, 0, 4096},     {'r', 0, 0, 1024},     {'K', -1, 1, 1 << 17},
+                           {'n', -1, 1, 1 << 18}, {'S', 1, 1, 16},       {'g', 0, 0, 1 << 16}};
 
 int cm_dim_index(char letter)
 {
@@ -220,7 +221,8 @@ void cm_case_print(const cm_case *test_case, char text[CM_CASE_TEXT])
     text[0] = 0;
     for (int d = 0; d < CM_DIM_COUNT; d++) {
         int64_t value = test_case->dims[d];
-        if (!cm_op_has_dim(op, CM_DIM_LETTERS[d]) || value == written[d].missing || (d == L && cm_op_has_dim(op, 'r')))
+        if (!cm_op_has_dim(op, CM_DIM_LETTERS[d]) || value == written[d].missing ||
+            (d == L && cm_op_has_dim(op, 'r')))
             continue;
         if (d == r)
             put(text, "r%lldx%lld", (long long)value, (long long)test_case->dims[L]);

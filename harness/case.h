@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A case is one input to an op. Its text name parses back to exactly the same bytes:
 //   t17-h256-i96-e8-k2-r16x2-bf16-yf32-skewed-random-s7
-// dimensions (letter and number; rNxL is rank and adapters), dtypes (all, then variable and dtype), attributes
-// (name=value), words of the axes, the value tier, the seed. Words at their default are left out.
+// dimensions (letter and number; rNxL is rank and adapters), dtypes (all, then variable and dtype),
+// attributes (name=value), words of the axes, the value tier, the seed. Words at their default are left out.
 #ifndef CM_CASE_H
 #define CM_CASE_H
 

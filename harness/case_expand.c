@@ -36,7 +36,8 @@ static void alternative(const char *open, const char *close, int64_t choice, cha
     snprintf(out, size, "%.*s", (int)length, begin);
 }
 
-// Replaces the first pair of braces by one alternative. An alternative that is empty drops the dash before it.
+// Replaces the first pair of braces by one alternative. An alternative that is empty drops the dash before
+// it.
 static cm_status replace(const char *text, int64_t choice, char out[CM_CASE_TEXT], cm_error *error)
 {
     const char *open = strchr(text, '{'), *close = strchr(open, '}');

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// bounds: a kernel touches no byte outside its arguments and writes every output element that the op says. Each
-// argument lies flush against a guard page, behind it and before it in turn; gaps and slack are canaried;
-// outputs start with two different poisons, and what keeps both was never written. Cannot see: a read that
-// stays inside an argument (see isolation).
+// bounds: a kernel touches no byte outside its arguments and writes every output element that the op says.
+// Each argument lies flush against a guard page, behind it and before it in turn; gaps and slack are
+// canaried; outputs start with two different poisons, and what keeps both was never written. Cannot see: a
+// read that stays inside an argument (see isolation).
 #include "harness/op.h"
 #include "harness/stage.h"
 
@@ -29,8 +29,8 @@ static cm_verdict check_outside(const cm_trial *trial, const cm_stage *stage)
         int64_t columns = tensor->shape[tensor->ndim - 1], size = tensor->dtype.bits / 8;
         int64_t gap = tensor->strides[tensor->ndim - 2] - columns, rows = cm_tensor_count(tensor) / columns;
         for (int64_t row = 0; gap > 0 && row + 1 < rows; row++) {
-            const unsigned char *c =
-                (const unsigned char *)tensor->data + (cm_tensor_offset(tensor, row * columns) + columns) * size;
+            const unsigned char *c = (const unsigned char *)tensor->data +
+                                     (cm_tensor_offset(tensor, row * columns) + columns) * size;
             for (int64_t i = 0; i < gap * size; i++)
                 if (c[i] != CM_CANARY)
                     return cm_conclude(trial->outcome, CM_FAIL, "write into the gap behind row %lld of `%s`",
@@ -47,7 +47,8 @@ static void note_kept(const DLTensor *tensor, unsigned char poison, uint8_t *kep
     memset(pattern, poison, sizeof pattern);
     size_t size = tensor->dtype.bits / 8u;
     for (int64_t n = 0; n < cm_tensor_count(tensor); n++)
-        kept[n] += !memcmp((const char *)tensor->data + cm_tensor_offset(tensor, n) * (int64_t)size, pattern, size);
+        kept[n] +=
+            !memcmp((const char *)tensor->data + cm_tensor_offset(tensor, n) * (int64_t)size, pattern, size);
 }
 
 static cm_verdict check_written(const cm_trial *trial, int n, const uint8_t *kept)
@@ -70,8 +71,8 @@ static cm_verdict check_written(const cm_trial *trial, int n, const uint8_t *kep
     for (int d = 0, at = 0; d < tensor->ndim; d++)
         at += snprintf(place + at, sizeof place - (size_t)at, "%s%lld", d ? "," : "", (long long)index[d]);
     trial->outcome->bad_count = missing;
-    return cm_conclude(trial->outcome, CM_FAIL, "`%s`[%s] was never written, as %lld of %lld elements", argument->name,
-                       place, (long long)missing, (long long)count);
+    return cm_conclude(trial->outcome, CM_FAIL, "`%s`[%s] was never written, as %lld of %lld elements",
+                       argument->name, place, (long long)missing, (long long)count);
 }
 
 static cm_verdict run(const cm_trial *trial)
@@ -87,7 +88,8 @@ static cm_verdict run(const cm_trial *trial)
         cm_stage_options options = {.place = pass ? CM_PLACE_START : CM_PLACE_END, .poison = poisons[pass]};
         cm_stage stage;
         cm_stage_open(trial, &options, &stage);
-        verdict = cm_stage_run(trial, &options, &stage) ? check_outside(trial, &stage) : trial->outcome->verdict;
+        verdict =
+            cm_stage_run(trial, &options, &stage) ? check_outside(trial, &stage) : trial->outcome->verdict;
         for (int n = 0; op->arguments[n].name; n++)
             if (kept[n])
                 note_kept(stage.arguments[n], poisons[pass], kept[n]);

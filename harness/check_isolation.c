@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // isolation: what a call does not address can't reach its output. Everything that the op's addressed() leaves
-// out (idle experts and adapters, rank padding, slots of id -1) and the gaps between rows become NaN; then one
-// token's own inputs. The outputs keep their bits. Cannot see: a read whose value is thrown away, integers.
+// out (idle experts and adapters, rank padding, slots of id -1) and the gaps between rows become NaN; then
+// one token's own inputs. The outputs keep their bits. Cannot see: a read whose value is thrown away,
+// integers.
 #include "harness/op.h"
 #include "harness/stage.h"
 
@@ -42,10 +43,11 @@ static bool differs(struct probe *probe, uint8_t *const *masks, cm_verdict *verd
         int64_t count = cm_tensor_count(got), per_token = got->shape[0] ? count / got->shape[0] : 1;
         for (int64_t i = 0; i < count && !found; i++) {
             double is = cm_tensor_get(got, i), was = cm_tensor_get(want, i);
-            bool spared = probe->spared >= 0 && op->arguments[n].shape[0] == 'T' && i / per_token == probe->spared;
+            bool spared =
+                probe->spared >= 0 && op->arguments[n].shape[0] == 'T' && i / per_token == probe->spared;
             bool hidden = masks[n] && !masks[n][i]; // an inout row that is not addressed
             bool same = probe->trial->kernel->nondeterministic ? isfinite(is) || !isfinite(was)
-                                                                 : is == was || (isnan(is) && isnan(was));
+                                                               : is == was || (isnan(is) && isnan(was));
             if (!same && !spared && !hidden) {
                 found = true;
                 probe->output = n;
@@ -68,7 +70,8 @@ static void print_place(const cm_op *op, int n, const DLTensor *tensor, int64_t 
         snprintf(text + at, size - (size_t)at, "]");
 }
 
-// Narrows the hidden elements of argument n down to one that alone reaches the output. Gaps can't be narrowed.
+// Narrows the hidden elements of argument n down to one that alone reaches the output. Gaps can't be
+// narrowed.
 static int64_t narrow(struct probe *probe, int n)
 {
     int64_t count = cm_tensor_count(probe->trial->pristine->arguments[n]), low = 0, high = count;

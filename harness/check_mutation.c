@@ -14,20 +14,20 @@ static cm_verdict changed(const cm_trial *trial, const cm_stage *stage, int n, i
     cm_first_bad *first = &trial->outcome->first_bad;
     int64_t shape[CM_MAX_RANK];
     char place[96] = "";
-    *first = (cm_first_bad){.ndim = now->ndim,
-                            .got = cm_tensor_get(now, flat),
-                            .want = cm_tensor_get(before, flat)};
+    *first = (cm_first_bad){
+        .ndim = now->ndim, .got = cm_tensor_get(now, flat), .want = cm_tensor_get(before, flat)};
     snprintf(first->argument, sizeof first->argument, "%s", argument->name);
     cm_op_shape(argument, trial->pristine->test_case.dims, shape, first->letters);
     cm_tensor_unravel(now, flat, first->index);
     for (int d = 0, at = 0; d < now->ndim; d++)
-        at += snprintf(place + at, sizeof place - (size_t)at, "%s%lld", d ? "," : "", (long long)first->index[d]);
+        at += snprintf(place + at, sizeof place - (size_t)at, "%s%lld", d ? "," : "",
+                       (long long)first->index[d]);
     for (int64_t i = 0; i < cm_tensor_count(now); i++) {
         double was = cm_tensor_get(before, i), is = cm_tensor_get(now, i);
         trial->outcome->bad_count += !(was == is || (was != was && is != is));
     }
-    return cm_conclude(trial->outcome, CM_FAIL, "write to input `%s`[%s]: %.9g became %.9g", argument->name, place,
-                       first->want, first->got);
+    return cm_conclude(trial->outcome, CM_FAIL, "write to input `%s`[%s]: %.9g became %.9g", argument->name,
+                       place, first->want, first->got);
 }
 
 static cm_verdict run(const cm_trial *trial)
@@ -42,7 +42,8 @@ static cm_verdict run(const cm_trial *trial)
             verdict = trial->outcome->verdict;
         for (int n = 0; op->arguments[n].name && verdict == CM_PASS; n++) {
             int64_t flat;
-            if (!stage.arguments[n] || op->arguments[n].role == CM_OUTPUT || op->arguments[n].role == CM_INOUT)
+            if (!stage.arguments[n] || op->arguments[n].role == CM_OUTPUT ||
+                op->arguments[n].role == CM_INOUT)
                 continue;
             if (pass == 0)
                 trial->outcome->compared += cm_tensor_count(stage.arguments[n]);

@@ -180,6 +180,7 @@ typedef struct cm_want {
     int64_t count;
     double *value;
     double *sigma;     // s.d. of the error that the rounding points allow, without the output's own rounding
+    double *order;     // the part of sigma that depends on the order in which sums are formed
     double *worst;     // worst-case bound of the same
     double *magnitude; // sum of |terms|
 } cm_want;

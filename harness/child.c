@@ -159,7 +159,8 @@ static cm_verdict check_manners(cm_verdict verdict, cm_outcome *outcome)
     if (verdict != CM_PASS || output_file < 0)
         return verdict;
     if (fstat(output_file, &file))
-        return cm_conclude(outcome, CM_FAIL, "the kernel closed file descriptors of its process (%s)", strerror(errno));
+        return cm_conclude(outcome, CM_FAIL, "the kernel closed file descriptors of its process (%s)",
+                           strerror(errno));
     if (file.st_size > 0) {
         cm_conclude(outcome, CM_FAIL, "the kernel printed %s%lld bytes; a kernel never prints",
                     file.st_size >= OUTPUT_LIMIT ? "at least " : "", (long long)file.st_size);

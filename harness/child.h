@@ -6,7 +6,12 @@
 
 #include "harness/check.h"
 
-typedef enum cm_stage_of_child { CM_CHILD_ABSENT, CM_CHILD_BEGUN, CM_CHILD_DIED, CM_CHILD_DONE } cm_stage_of_child;
+typedef enum cm_stage_of_child {
+    CM_CHILD_ABSENT,
+    CM_CHILD_BEGUN,
+    CM_CHILD_DIED,
+    CM_CHILD_DONE
+} cm_stage_of_child;
 
 typedef struct cm_slot {
     volatile int stage; // cm_stage_of_child

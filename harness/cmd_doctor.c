@@ -7,7 +7,8 @@
 
 int cm_cmd_doctor(int argc, char **argv)
 {
-    static const struct argp argp = {.doc = "Says what this machine has, what is missing and what that skips."};
+    static const struct argp argp = {.doc =
+                                         "Says what this machine has, what is missing and what that skips."};
     static char name[] = "checkmoe doctor";
     argv[0] = name;
     argp_err_exit_status = CM_EXIT_USAGE;

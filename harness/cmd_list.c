@@ -46,8 +46,8 @@ static void list_ops(void)
     for (const cm_op *const *op = cm_registry_ops(); *op; op++) {
         printf("%s: %s\n", (*op)->name, (*op)->formula);
         for (const cm_argument *argument = (*op)->arguments; argument->name; argument++)
-            printf("  %-22s [%s]%s  %s\n", argument->name, argument->shape, argument->optional ? " optional" : "",
-                   argument->meaning);
+            printf("  %-22s [%s]%s  %s\n", argument->name, argument->shape,
+                   argument->optional ? " optional" : "", argument->meaning);
         for (const cm_rounding *rounding = (*op)->roundings; rounding->name; rounding++)
             printf("  rounding point %s: %s%s\n", rounding->name, rounding->meaning,
                    rounding->always ? "" : " (accuracy \"model\" only)");
@@ -63,7 +63,8 @@ static void list_kernels(void)
 static void list_checks(void)
 {
     for (const cm_check *const *check = cm_registry_checks(); *check; check++)
-        printf("%-10s proves: %s\n%-10s blind to: %s\n", (*check)->name, (*check)->proves, "", (*check)->blind_to);
+        printf("%-10s proves: %s\n%-10s blind to: %s\n", (*check)->name, (*check)->proves, "",
+               (*check)->blind_to);
 }
 
 static void list_words(void)
@@ -97,8 +98,8 @@ static int list_cases(const cm_selection *selection)
         for (const cm_kernel *const *kernel = cm_registry_kernels(); *kernel; kernel++) {
             size_t length = strlen(item->op ? item->op->name : "");
             const char *name = item->case_name ? item->case_name : item->model;
-            if (!item->op || strncmp((*kernel)->name, item->op->name, length) != 0 || (*kernel)->name[length] != '/' ||
-                !cm_selection_matches(selection, (*kernel)->name, name))
+            if (!item->op || strncmp((*kernel)->name, item->op->name, length) != 0 ||
+                (*kernel)->name[length] != '/' || !cm_selection_matches(selection, (*kernel)->name, name))
                 continue;
             printf("%s/%s\n", (*kernel)->name, name);
             shown++;

@@ -32,11 +32,12 @@ int cm_cmd_repro(int argc, char **argv)
 {
     static const struct argp_child children[] = {
         {&cm_selection_argp, 0, "Selection:", 1}, {&cm_results_argp, 0, "Results:", 2}, {0}};
-    static const struct argp argp = {.parser = parse,
-                                     .args_doc = "OP/TARGET/CASE",
-                                     .doc = "Runs one case again, the last line of a failure. CK_FORK=no runs it in this "
-                                            "process, for a debugger.",
-                                     .children = children};
+    static const struct argp argp = {
+        .parser = parse,
+        .args_doc = "OP/TARGET/CASE",
+        .doc = "Runs one case again, the last line of a failure. CK_FORK=no runs it in this "
+               "process, for a debugger.",
+        .children = children};
     cm_options options;
     cm_error error = {{0}};
     cm_case test_case;
@@ -46,12 +47,14 @@ int cm_cmd_repro(int argc, char **argv)
     const char *path = options.globs[0], *target = strchr(path, '/');
     const char *name = target ? strchr(target + 1, '/') : NULL;
     if (!name) {
-        fprintf(stderr, "checkmoe: \"%s\" is not OP/TARGET/CASE; a failure's rerun line has all three\n", path);
+        fprintf(stderr, "checkmoe: \"%s\" is not OP/TARGET/CASE; a failure's rerun line has all three\n",
+                path);
         return CM_EXIT_USAGE;
     }
     const cm_op *op = cm_registry_find_op(path, (size_t)(target - path));
     if (!op || cm_case_parse(op, name + 1, &test_case, &error) != CM_OK) {
-        fprintf(stderr, "checkmoe: %s\n", op ? error.message : "there is no such op; see \"checkmoe list --ops\"");
+        fprintf(stderr, "checkmoe: %s\n",
+                op ? error.message : "there is no such op; see \"checkmoe list --ops\"");
         return CM_EXIT_USAGE;
     }
     char *kernel = cm_text("%.*s", (int)(name - path), path);

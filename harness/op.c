@@ -96,12 +96,14 @@ static cm_status check_shape(const cm_call *call, const cm_argument *argument, c
                                 tensor->ndim, call->op->name, ndim, argument->shape);
     for (int d = 0; d < ndim; d++)
         if (tensor->shape[d] != shape[d])
-            return call->host->fail(call, CM_BAD_SHAPE, "%s has extent %lld in dimension %d (%c), expected %lld",
-                                    argument->name, (long long)tensor->shape[d], d, letters[d], (long long)shape[d]);
+            return call->host->fail(call, CM_BAD_SHAPE,
+                                    "%s has extent %lld in dimension %d (%c), expected %lld", argument->name,
+                                    (long long)tensor->shape[d], d, letters[d], (long long)shape[d]);
     for (int d = 0; tensor->strides && d < ndim; d++)
-        if (tensor->strides[d] < 0 || (tensor->strides[d] == 0 && shape[d] > 1 && letters[d] != argument->shareable))
-            return call->host->fail(call, CM_BAD_SHAPE, "%s has stride %lld in dimension %d (%c)", argument->name,
-                                    (long long)tensor->strides[d], d, letters[d]);
+        if (tensor->strides[d] < 0 ||
+            (tensor->strides[d] == 0 && shape[d] > 1 && letters[d] != argument->shareable))
+            return call->host->fail(call, CM_BAD_SHAPE, "%s has stride %lld in dimension %d (%c)",
+                                    argument->name, (long long)tensor->strides[d], d, letters[d]);
     return CM_OK;
 }
 
@@ -111,23 +113,24 @@ static cm_status check_dtype(const cm_call *call, int n)
     cm_dtype dtype, other;
     if (!cm_dtype_from_dl(call->arguments[n]->dtype, &dtype) || !(arguments[n].dtypes & CM_DTYPE_BIT(dtype)))
         return call->host->fail(call, CM_BAD_DTYPE, "%s has a dtype (code %d, %d bits) that %s does not take",
-                                arguments[n].name, call->arguments[n]->dtype.code, call->arguments[n]->dtype.bits,
-                                call->op->name);
+                                arguments[n].name, call->arguments[n]->dtype.code,
+                                call->arguments[n]->dtype.bits, call->op->name);
     for (int m = 0; m < n; m++)
         if (arguments[n].dtype_variable && call->arguments[m] &&
             arguments[m].dtype_variable == arguments[n].dtype_variable &&
             cm_dtype_from_dl(call->arguments[m]->dtype, &other) && other != dtype)
             return call->host->fail(call, CM_BAD_DTYPE, "%s is %s, but %s is %s; they share one dtype",
-                                    arguments[n].name, cm_dtype_name(dtype), arguments[m].name, cm_dtype_name(other));
+                                    arguments[n].name, cm_dtype_name(dtype), arguments[m].name,
+                                    cm_dtype_name(other));
     return CM_OK;
 }
 
 // Range of the integers of one argument.
 static cm_status check_values(const cm_call *call, const cm_argument *argument, const DLTensor *tensor)
 {
-    char letter = argument->index_into  ? argument->index_into
-                  : argument->is_rank   ? 'r'
-                                        : argument->offset_into;
+    char letter = argument->index_into ? argument->index_into
+                  : argument->is_rank  ? 'r'
+                                       : argument->offset_into;
     if (!letter)
         return CM_OK;
     int64_t count = cm_tensor_count(tensor), previous = 0;

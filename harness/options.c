@@ -39,7 +39,8 @@ static const struct argp_option selection_options[] = {
     {"model", KEY_MODEL, "DIR", 0, "a Hugging Face model folder: its layer in place of the suites", 2},
     {"adapter", KEY_ADAPTER, "DIR", 0, "a PEFT adapter folder for --model", 2},
     {"layer", KEY_LAYER, "N", 0, "layer of --model (default 0)", 2},
-    {"recorded", KEY_RECORDED, "FILE", 0, "input, routing and output that the model's own code had (safetensors)", 2},
+    {"recorded", KEY_RECORDED, "FILE", 0,
+     "input, routing and output that the model's own code had (safetensors)", 2},
     {"tokens", KEY_TOKENS, "T", 0, "tokens of generated input for --model (default 24)", 2},
     {0},
 };
@@ -57,7 +58,9 @@ static void parse_sets(cm_options *options, char *text, struct argp_state *state
     static const struct {
         const char *name;
         unsigned set;
-    } names[] = {{"smoke", CM_SET_SMOKE}, {"ci", CM_SET_CI | CM_SET_SMOKE}, {"full", CM_SET_FULL | CM_SET_CI | CM_SET_SMOKE},
+    } names[] = {{"smoke", CM_SET_SMOKE},
+                 {"ci", CM_SET_CI | CM_SET_SMOKE},
+                 {"full", CM_SET_FULL | CM_SET_CI | CM_SET_SMOKE},
                  {"fuzz", CM_SET_FUZZ}};
     if (!options->set_given)
         options->run.selection.sets = 0;
@@ -78,7 +81,8 @@ static void check_names(const char *text, struct argp_state *state)
     for (const char *at = text; *at;) {
         size_t length = strcspn(at, ",");
         if (!cm_registry_find_check(at, length))
-            argp_error(state, "--check: there is no check \"%.*s\"; \"checkmoe list --checks\" shows them", (int)length, at);
+            argp_error(state, "--check: there is no check \"%.*s\"; \"checkmoe list --checks\" shows them",
+                       (int)length, at);
         at += length + (at[length] == ',');
     }
 }
@@ -211,8 +215,11 @@ void cm_options_begin(cm_options *options, char **argv, const char *verb)
             cm_broken("more than %d reports", CM_MAX_REPORTS);
         if (!listed)
             results_options[used++] = (struct argp_option){reports[options->report_count]->name,
-                                                           KEY_REPORT + options->report_count, "FILE", 0,
-                                                           reports[options->report_count]->meaning, 3};
+                                                           KEY_REPORT + options->report_count,
+                                                           "FILE",
+                                                           0,
+                                                           reports[options->report_count]->meaning,
+                                                           3};
     }
 }
 
@@ -235,6 +242,7 @@ void cm_options_add_glob(cm_options *options, const char *glob, struct argp_stat
     const char *slash = strchr(glob, '/');
     size_t length = slash ? (size_t)(slash - glob) : strlen(glob);
     if (!strpbrk(glob, "*?[") && !cm_registry_find_op(glob, length))
-        argp_error(state, "\"%s\": there is no op \"%.*s\"; \"checkmoe list --ops\" shows them", glob, (int)length, glob);
+        argp_error(state, "\"%s\": there is no op \"%.*s\"; \"checkmoe list --ops\" shows them", glob,
+                   (int)length, glob);
     options->globs[options->glob_count++] = glob;
 }

@@ -10,8 +10,8 @@ typedef enum cm_verdict {
     CM_PASS,
     CM_FAIL,
     CM_SKIP,
-    CM_ERROR,   // the kernel refused a case that it claims to support
-    CM_CRASH,   // the kernel ended its process
+    CM_ERROR, // the kernel refused a case that it claims to support
+    CM_CRASH, // the kernel ended its process
     CM_TIMEOUT,
     CM_VACUOUS, // the check had no power on this case
     CM_VERDICT_COUNT,
@@ -25,21 +25,21 @@ typedef struct cm_metric {
 } cm_metric;
 
 typedef struct cm_first_bad {
-    char argument[32];          // "": there is none
+    char argument[32]; // "": there is none
     int ndim;
-    char letters[CM_MAX_RANK];  // dimension letter of each index, '#' where the dimension has no letter
+    char letters[CM_MAX_RANK]; // dimension letter of each index, '#' where the dimension has no letter
     int64_t index[CM_MAX_RANK];
-    double got, want, bound;    // bound: largest |got - want| that would have passed
+    double got, want, bound; // bound: largest |got - want| that would have passed
 } cm_first_bad;
 
 typedef struct cm_outcome {
     cm_verdict verdict;
-    int64_t compared;  // elements
-    char reason[512];  // one sentence; "" for a PASS
+    int64_t compared; // elements
+    char reason[512]; // one sentence; "" for a PASS
     cm_metric metrics[CM_MAX_METRICS];
     int metric_count;
     cm_first_bad first_bad;
-    int64_t bad_count; // elements
+    int64_t bad_count;     // elements
     char bad_pattern[192]; // shape of the bad set in words, "" if unknown
 } cm_outcome;
 

@@ -6,15 +6,17 @@
 #include <string.h>
 #include <unistd.h>
 
-cm_status cm_report_write(const cm_report *report, const cm_records *records, const char *path, cm_error *error)
+cm_status cm_report_write(const cm_report *report, const cm_records *records, const char *path,
+                          cm_error *error)
 {
     cm_status status = CM_OK;
     bool plain = !strcmp(path, "-");
     char *temporary = cm_text("%s.part-%d", path, (int)getpid());
     FILE *out = plain ? stdout : fopen(temporary, "w");
     if (!out) {
-        status = cm_fail(error, CM_BAD_FILE, "%s: cannot be written (%s); give --%s a path in a folder that exists",
-                         path, strerror(errno), report->name);
+        status = cm_fail(error, CM_BAD_FILE,
+                         "%s: cannot be written (%s); give --%s a path in a folder that exists", path,
+                         strerror(errno), report->name);
         goto done;
     }
     status = report->write(records, out, error);

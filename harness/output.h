@@ -5,6 +5,7 @@
 
 #include "harness/record.h"
 
-cm_status cm_report_write(const cm_report *report, const cm_records *records, const char *path, cm_error *error);
+cm_status cm_report_write(const cm_report *report, const cm_records *records, const char *path,
+                          cm_error *error);
 
 #endif

@@ -78,7 +78,8 @@ static cm_status add_case(const char *text, void *self)
     return CM_OK;
 }
 
-static cm_status add_rows(const cm_selection *selection, const cm_suite *suite, cm_plan *plan, cm_error *error)
+static cm_status add_rows(const cm_selection *selection, const cm_suite *suite, cm_plan *plan,
+                          cm_error *error)
 {
     cm_item model = {.suite = suite->name, .op = cm_registry_find_op(suite->op, strlen(suite->op))};
     cm_status status = CM_OK;
@@ -124,9 +125,8 @@ static cm_status add_faults(const cm_selection *selection, cm_plan *plan, cm_err
 {
     for (const cm_fault *const *fault = cm_registry_faults(); *fault; fault++) {
         const char *name = (*fault)->kernel->name;
-        cm_item model = {.suite = "faults",
-                         .op = cm_registry_find_op(name, strcspn(name, "/")),
-                         .fault = *fault};
+        cm_item model = {
+            .suite = "faults", .op = cm_registry_find_op(name, strcspn(name, "/")), .fault = *fault};
         struct adding adding = {plan, &model, NULL};
         if (selection->fault && fnmatch(selection->fault, (*fault)->id, 0))
             continue;
@@ -160,7 +160,8 @@ cm_status cm_plan_make(const cm_selection *selection, cm_plan *plan, cm_error *e
     cm_status status = CM_OK;
     *plan = (cm_plan){0};
     if (selection->model) {
-        cm_item *item = add(plan, &(cm_item){.suite = "model", .layer = selection->layer, .tokens = selection->tokens});
+        cm_item *item =
+            add(plan, &(cm_item){.suite = "model", .layer = selection->layer, .tokens = selection->tokens});
         item->model = copy(selection->model);
         item->adapter = copy(selection->adapter);
         item->recorded = copy(selection->recorded);

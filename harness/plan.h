@@ -15,18 +15,18 @@ typedef struct cm_selection {
     int64_t fuzz_cases;       // drawn from the fuzz rows
     const char *model, *adapter, *recorded;
     int layer;
-    int64_t tokens; // for a model without recorded input
-    int shard, shards; // this part (1..shards) of the cases
+    int64_t tokens;                        // for a model without recorded input
+    int shard, shards;                     // this part (1..shards) of the cases
     const char *repro_kernel, *repro_case; // one case of one kernel in place of everything else
 } cm_selection;
 
 typedef struct cm_item {
     const char *suite;
     const cm_op *op;
-    char *case_name;                       // NULL: the source decides
-    char *checks;                          // blank between; NULL: all
-    const cm_fault *fault;                 // NULL: the registered kernels
-    char *model, *adapter, *recorded;      // model NULL: generated values
+    char *case_name;                  // NULL: the source decides
+    char *checks;                     // blank between; NULL: all
+    const cm_fault *fault;            // NULL: the registered kernels
+    char *model, *adapter, *recorded; // model NULL: generated values
     int layer;
     int64_t tokens;
 } cm_item;

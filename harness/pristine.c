@@ -68,7 +68,8 @@ static cm_status generate(const cm_pristine *pristine, const cm_call *call, int 
 
 static bool from_source(const cm_pristine *pristine, int n)
 {
-    return pristine->source && pristine->source->has(pristine->source, pristine->test_case.op->arguments[n].name);
+    return pristine->source &&
+           pristine->source->has(pristine->source, pristine->test_case.op->arguments[n].name);
 }
 
 // Fills arguments in the order of the table; those that are not filled yet are invisible to generators.
@@ -105,7 +106,8 @@ static cm_status fill_exact(cm_pristine *pristine, cm_error *error)
         if (status == CM_OK)
             return CM_OK;
     }
-    return cm_fail(error, status, "case %s: no level of sparsity is exact (%s)", pristine->name, hosted.error.message);
+    return cm_fail(error, status, "case %s: no level of sparsity is exact (%s)", pristine->name,
+                   hosted.error.message);
 }
 
 // A row of an optional argument that the source does not have is absent; what nothing knows is generated.
@@ -120,7 +122,8 @@ static bool present(const cm_pristine *pristine, int n)
     return cm_op_present(pristine->test_case.op, n, pristine->test_case.dims);
 }
 
-cm_status cm_pristine_open(const cm_case *test_case, const cm_source *source, cm_pristine *pristine, cm_error *error)
+cm_status cm_pristine_open(const cm_case *test_case, const cm_source *source, cm_pristine *pristine,
+                           cm_error *error)
 {
     cm_status status = CM_OK;
     *pristine = (cm_pristine){.test_case = *test_case, .source = source};
@@ -181,11 +184,12 @@ cm_status cm_pristine_want(cm_pristine *pristine, cm_accuracy accuracy, cm_error
         if (pristine->test_case.op->arguments[n].compare == CM_COMPARE_NONE)
             continue;
         size_t count = (size_t)cm_tensor_count(pristine->arguments[n]);
-        double *memory = map(pristine, 4 * count * sizeof *memory);
+        double *memory = map(pristine, 5 * count * sizeof *memory);
         if (!memory)
             return cm_fail(error, CM_NO_MEMORY, "case %s: no memory for the reference", pristine->name);
         pristine->want[accuracy][n] =
-            (cm_want){(int64_t)count, memory, memory + count, memory + 2 * count, memory + 3 * count};
+            (cm_want){(int64_t)count,    memory, memory + count, memory + 2 * count, memory + 3 * count,
+                      memory + 4 * count};
     }
     cm_status status = evaluate(pristine, 0, accuracy, pristine->want[accuracy], error);
     pristine->has_want[accuracy] = status == CM_OK;

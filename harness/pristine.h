@@ -14,9 +14,9 @@ typedef struct cm_pristine {
     const cm_source *source; // NULL: generated
     cm_tensor tensors[CM_MAX_ARGUMENTS];
     const DLTensor *arguments[CM_MAX_ARGUMENTS]; // NULL: absent. Outputs have data, too: it is never used
-    size_t bytes; // of all arguments
-    int level;    // of the exact tier
-    cm_want want[2][CM_MAX_ARGUMENTS]; // by accuracy; count 0 where not made
+    size_t bytes;                                // of all arguments
+    int level;                                   // of the exact tier
+    cm_want want[2][CM_MAX_ARGUMENTS];           // by accuracy; count 0 where not made
     bool has_want[2];
     void *mappings[8 * CM_MAX_ARGUMENTS];
     size_t mapped[8 * CM_MAX_ARGUMENTS];
@@ -24,7 +24,8 @@ typedef struct cm_pristine {
 } cm_pristine;
 
 // Makes all values. Exact cases are proven exact; CM_BAD_VALUE when no level is.
-cm_status cm_pristine_open(const cm_case *test_case, const cm_source *source, cm_pristine *pristine, cm_error *error);
+cm_status cm_pristine_open(const cm_case *test_case, const cm_source *source, cm_pristine *pristine,
+                           cm_error *error);
 // Evaluates the reference for kernels of this accuracy, once.
 cm_status cm_pristine_want(cm_pristine *pristine, cm_accuracy accuracy, cm_error *error);
 // The reference with terms left out, into `want`, an array of `count` values of the output argument.
@@ -34,6 +35,5 @@ void cm_pristine_close(cm_pristine *pristine); // accepts a zeroed one
 
 // Lays out an argument as the case's layout word asks: shape, strides and dtype, no data.
 void cm_pristine_layout(const cm_case *test_case, int argument, cm_tensor *tensor);
-
 
 #endif

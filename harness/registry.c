@@ -17,10 +17,10 @@
 #include "harness/checks.inc"
 #undef CM_CHECK
 
-#define CM_OP(symbol) &symbol,
+#define CM_OP(symbol)     &symbol,
 #define CM_KERNEL(symbol) &symbol,
-#define CM_CHECK(symbol) &symbol,
-#define CM_SUITE(symbol) &symbol,
+#define CM_CHECK(symbol)  &symbol,
+#define CM_SUITE(symbol)  &symbol,
 #define CM_REPORT(symbol) &symbol,
 
 static const cm_op *const ops[] = {

@@ -62,7 +62,8 @@ static char *repro_line(const cm_item *item, const cm_pristine *pristine, const 
 }
 
 static cm_status write_record(struct run *run, const cm_item *item, const cm_pristine *pristine,
-                              const cm_kernel *kernel, const char *check, const cm_outcome *outcome, double ms)
+                              const cm_kernel *kernel, const char *check, const cm_outcome *outcome,
+                              double ms)
 {
     const char *slash = strchr(kernel->name, '/');
     cm_record record = {
@@ -82,7 +83,8 @@ static cm_status write_record(struct run *run, const cm_item *item, const cm_pri
         .source_line = kernel->line,
     };
     bool agrees;
-    const char *known = cm_known_match(&run->known, kernel->name, pristine->name, check, outcome->verdict, &agrees);
+    const char *known =
+        cm_known_match(&run->known, kernel->name, pristine->name, check, outcome->verdict, &agrees);
     if (known && !item->fault)
         record.known = cm_text("%s", known);
     if (item->fault) {
@@ -96,15 +98,18 @@ static cm_status write_record(struct run *run, const cm_item *item, const cm_pri
     return status;
 }
 
-// The case that a source asks for: its dimensions and dtypes, every token adapted when the output was recorded.
-static cm_status source_case(const cm_item *item, const cm_source *source, cm_case *test_case, cm_error *error)
+// The case that a source asks for: its dimensions and dtypes, every token adapted when the output was
+// recorded.
+static cm_status source_case(const cm_item *item, const cm_source *source, cm_case *test_case,
+                             cm_error *error)
 {
     const cm_op *op = item->op ? item->op : cm_registry_find_op(source->op, strlen(source->op));
     *test_case = (cm_case){.op = op, .seed = 1};
     for (int d = 0; d < CM_DIM_COUNT; d++)
         test_case->dims[d] = source->dims[d] < 0 ? item->tokens : source->dims[d];
     for (int variable = 0; variable < 128; variable++)
-        test_case->dtypes[variable] = source->dtypes[variable] < 0 ? CM_F32 : (cm_dtype)source->dtypes[variable];
+        test_case->dtypes[variable] =
+            source->dtypes[variable] < 0 ? CM_F32 : (cm_dtype)source->dtypes[variable];
     for (int n = 0; op->attributes[n].name; n++)
         test_case->attributes[n] = op->attributes[n].fallback;
     const cm_axis *axes = cm_registry_axes();
@@ -126,7 +131,8 @@ static cm_status judge_recorded(struct run *run, const cm_item *item, cm_pristin
     const cm_op *op = pristine->test_case.op;
     cm_status status = cm_pristine_want(pristine, CM_ACCURACY_SINGLE, &run->error);
     for (int n = 0; op->arguments[n].name && status == CM_OK; n++) {
-        if (op->arguments[n].role != CM_OUTPUT || !pristine->source->has(pristine->source, op->arguments[n].name))
+        if (op->arguments[n].role != CM_OUTPUT ||
+            !pristine->source->has(pristine->source, op->arguments[n].name))
             continue;
         char *name = cm_text("%s/recorded", op->name);
         cm_kernel kernel = {.name = name, .file = item->recorded, .line = 0};
@@ -153,8 +159,8 @@ static bool is_kernel_of(const cm_kernel *kernel, const cm_op *op)
     return !strncmp(kernel->name, op->name, length) && kernel->name[length] == '/';
 }
 
-static void add_kernel(const struct run *run, const cm_item *item, cm_pristine *pristine, const cm_kernel *kernel,
-                       cm_group *group)
+static void add_kernel(const struct run *run, const cm_item *item, cm_pristine *pristine,
+                       const cm_kernel *kernel, cm_group *group)
 {
     if (!is_kernel_of(kernel, pristine->test_case.op) ||
         !cm_selection_matches(&run->options->selection, kernel->name, pristine->name))
@@ -165,7 +171,8 @@ static void add_kernel(const struct run *run, const cm_item *item, cm_pristine *
 }
 
 // Checks that this case can't have become SKIP without a process.
-static cm_status skip_inapplicable(struct run *run, const cm_item *item, cm_pristine *pristine, cm_group *group)
+static cm_status skip_inapplicable(struct run *run, const cm_item *item, cm_pristine *pristine,
+                                   cm_group *group)
 {
     size_t kept = 0;
     cm_status status = CM_OK;
@@ -287,7 +294,8 @@ static int finish(struct run *run, const char *path)
     } else {
         cm_tally_make(&records, &tally);
         code = cm_tally_exit(&tally, interrupted);
-        if ((code == CM_EXIT_OK || code == CM_EXIT_SKIPPED) && lacks_required(&records, run->options->require))
+        if ((code == CM_EXIT_OK || code == CM_EXIT_SKIPPED) &&
+            lacks_required(&records, run->options->require))
             code = CM_EXIT_FAILED;
     }
     if (code == CM_EXIT_NOTHING)

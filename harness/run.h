@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs a plan: each case is made once in the parent, each (kernel, check) of it is a Check test in a process of
-// its own, and each becomes a record.
+// Runs a plan: each case is made once in the parent, each (kernel, check) of it is a Check test in a process
+// of its own, and each becomes a record.
 #ifndef CM_RUN_H
 #define CM_RUN_H
 

@@ -10,8 +10,9 @@ static bool is_input(const cm_argument *argument)
     return argument->role != CM_OUTPUT && argument->role != CM_INOUT;
 }
 
-// Fills the elements that the mask leaves out with NaN.
-static void hide(const DLTensor *tensor, const uint8_t *mask)
+// Fills the elements that the mask leaves out with NaN. With a stride of 0 an element may also be addressed
+// under another index: those get their value back.
+static void hide(const DLTensor *tensor, const DLTensor *from, const uint8_t *mask)
 {
     int64_t count = cm_tensor_count(tensor);
     if (tensor->dtype.code != kDLFloat && tensor->dtype.code != kDLBfloat)
@@ -19,6 +20,11 @@ static void hide(const DLTensor *tensor, const uint8_t *mask)
     for (int64_t n = 0; n < count; n++)
         if (!mask[n])
             memset((char *)tensor->data + cm_tensor_offset(tensor, n) * tensor->dtype.bits / 8, CM_CANARY,
+                   tensor->dtype.bits / 8u);
+    for (int64_t n = 0; n < count; n++)
+        if (mask[n])
+            memcpy((char *)tensor->data + cm_tensor_offset(tensor, n) * tensor->dtype.bits / 8,
+                   (const char *)from->data + cm_tensor_offset(from, n) * from->dtype.bits / 8,
                    tensor->dtype.bits / 8u);
 }
 
@@ -34,9 +40,10 @@ void cm_stage_open(const cm_trial *trial, const cm_stage_options *options, cm_st
         cm_tensor *tensor = &stage->tensors[n];
         cm_pristine_layout(&pristine->test_case, n, tensor);
         size_t extent = cm_tensor_extent(&tensor->dl), element = (tensor->dl.dtype.bits + 7u) / 8;
-        size_t alignment = trial->kernel->alignment > (int)element ? (size_t)trial->kernel->alignment : element;
-        tensor->dl.data = cm_arena_take(&stage->arena, op->arguments[n].name, extent, alignment, options->place,
-                                        is_input(&op->arguments[n]));
+        size_t alignment =
+            trial->kernel->alignment > (int)element ? (size_t)trial->kernel->alignment : element;
+        tensor->dl.data = cm_arena_take(&stage->arena, op->arguments[n].name, extent, alignment,
+                                        options->place, is_input(&op->arguments[n]));
         if (!tensor->dl.data)
             cm_broken("no memory for %s of %s", op->arguments[n].name, pristine->name);
         stage->arena.blocks[stage->arena.count - 1].tensor = &tensor->dl;
@@ -48,7 +55,7 @@ void cm_stage_open(const cm_trial *trial, const cm_stage_options *options, cm_st
         else
             cm_tensor_copy(&tensor->dl, from);
         if (options->hide && options->hide[n] && op->arguments[n].role != CM_OUTPUT)
-            hide(&tensor->dl, options->hide[n]);
+            hide(&tensor->dl, from, options->hide[n]);
         stage->arguments[n] = &tensor->dl;
     }
     stage->hosted = (cm_hosted){.call = {.size = sizeof(cm_call),
@@ -67,8 +74,9 @@ static bool refused(const cm_trial *trial, cm_stage *stage, cm_status status, co
     if (status == CM_OK)
         return false;
     const char *why = stage->hosted.error.message;
-    cm_conclude(trial->outcome, CM_ERROR, "%s returned \"%s\" on a case that the kernel claims to support: %s",
-                function, cm_status_name(status), why[0] ? why : "it gave no reason");
+    cm_conclude(trial->outcome, CM_ERROR,
+                "%s returned \"%s\" on a case that the kernel claims to support: %s", function,
+                cm_status_name(status), why[0] ? why : "it gave no reason");
     return true;
 }
 

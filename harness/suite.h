@@ -17,7 +17,7 @@ typedef struct cm_row {
     const char *cases;  // a pattern, see cm_case_expand
     const char *checks; // names, blank between; NULL: every check that the op can have
     unsigned sets;
-    const char *why;    // what these cases sit on
+    const char *why; // what these cases sit on
 } cm_row;
 
 // Real files: a layer of a model with its adapter, and what the model's own code computed for it.
@@ -30,8 +30,8 @@ typedef struct cm_file_row {
 typedef struct cm_suite {
     const char *name;
     const char *op;
-    const cm_row *rows;         // ends with NULL cases
-    const cm_file_row *files;   // ends with a NULL model; may be NULL
+    const cm_row *rows;       // ends with NULL cases
+    const cm_file_row *files; // ends with a NULL model; may be NULL
 } cm_suite;
 
 typedef struct cm_fault {

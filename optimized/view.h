@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows of DLPack tensors as fp32, for kernels that compute in single precision. f32, f16 and bf16; rows of the
-// last dimension are contiguous, other strides are free.
+// Rows of DLPack tensors as fp32, for kernels that compute in single precision. f32, f16 and bf16; rows of
+// the last dimension are contiguous, other strides are free.
 #ifndef CM_OPTIMIZED_VIEW_H
 #define CM_OPTIMIZED_VIEW_H
 
@@ -104,7 +104,8 @@ static inline void cm_store_float(const DLTensor *tensor, char *row, int64_t n, 
 
 static inline int32_t cm_load_int(const DLTensor *tensor, int64_t i, int64_t j)
 {
-    int64_t offset = tensor->ndim == 1 ? j * tensor->strides[0] : i * tensor->strides[0] + j * tensor->strides[1];
+    int64_t offset =
+        tensor->ndim == 1 ? j * tensor->strides[0] : i * tensor->strides[0] + j * tensor->strides[1];
     int32_t value;
     memcpy(&value, (const char *)tensor->data + tensor->byte_offset + 4 * offset, 4);
     return value;

@@ -226,18 +226,19 @@ void moe_row(const DLTensor *tensor, int64_t adapter, int64_t expert, int64_t ro
 
 // Values with the variance and the worst case of their error, and the size of what they were summed from.
 struct vector {
-    double *value, *variance, *worst, *magnitude;
+    double *value, *magnitude;
+    cm_error_size *error;
 };
 
 static struct vector vector_at(double **memory, int64_t count)
 {
-    struct vector vector = {*memory, *memory + count, *memory + 2 * count, *memory + 3 * count};
-    *memory += 4 * count;
+    struct vector vector = {*memory, *memory + count, (cm_error_size *)(*memory + 2 * count)};
+    *memory += 5 * count;
     return vector;
 }
 
 struct workspace {
-    double *memory, *row;
+    double *memory, *row, *magnitude; // magnitude: [H] of y
     struct vector x, v, gate, up, h, down;
 };
 
@@ -247,7 +248,8 @@ static bool workspace_open(struct workspace *space, const struct moe_layer *laye
     int64_t width = layer->routed.width > D ? layer->routed.width : D;
     int64_t longest = layer->H > width ? layer->H : width;
     longest = longest > r ? longest : r;
-    double *memory = calloc((size_t)(4 * (2 * layer->H + r + 3 * width) + longest), sizeof *memory);
+    double *memory =
+        calloc((size_t)(5 * (2 * layer->H + r + 3 * width) + layer->H + longest), sizeof *memory);
     *space = (struct workspace){.memory = memory};
     if (!memory)
         return false;
@@ -257,7 +259,8 @@ static bool workspace_open(struct workspace *space, const struct moe_layer *laye
     space->gate = vector_at(&memory, width);
     space->up = vector_at(&memory, width);
     space->h = vector_at(&memory, width);
-    space->row = memory;
+    space->magnitude = memory;
+    space->row = memory + layer->H;
     return true;
 }
 
@@ -268,12 +271,20 @@ struct contract {
     bool products, v_products; // a product of weight and input, of adapter and input, does not fit fp32
 };
 
-static void round_point(const struct contract *contract, double value, double *variance, double *worst)
+static void round_point(const struct contract *contract, double value, cm_error_size *error)
 {
     if (!contract->model)
         return;
-    *variance += cm_rounding_variance(contract->dtype, value);
-    *worst += cm_ulp(contract->dtype, value) / 2;
+    error->variance += cm_rounding_variance(contract->dtype, value);
+    error->worst += cm_ulp(contract->dtype, value) / 2;
+}
+
+// Adds an error that is multiplied by `factor`.
+static void add_error(cm_error_size *to, double factor, cm_error_size error)
+{
+    to->variance += factor * factor * error.variance;
+    to->order += factor * factor * error.order;
+    to->worst += fabs(factor) * error.worst;
 }
 
 // sum of row * in, with the errors of `in`. Both have n elements.
@@ -282,8 +293,7 @@ static cm_sum dot(const double *row, const struct vector *in, int64_t n)
     cm_sum sum = {0};
     for (int64_t i = 0; i < n; i++) {
         cm_sum_add(&sum, row[i] * in->value[i]);
-        sum.variance += row[i] * row[i] * in->variance[i];
-        sum.worst += fabs(row[i]) * in->worst[i];
+        add_error(&sum.inherited, row[i], in->error[i]);
     }
     return sum;
 }
@@ -300,34 +310,33 @@ static void project(const struct moe_projection *p, int64_t expert, int64_t adap
         moe_row(p->a, adapter, expert, j, space->row);
         cm_sum sum = dot(space->row, in, n_in);
         v->value[j] = sum.value;
-        v->variance[j] = cm_sum_variance(&sum, contract->v_products);
-        v->worst[j] = cm_sum_worst(&sum);
         v->magnitude[j] = sum.magnitude;
-        round_point(contract, sum.value, &v->variance[j], &v->worst[j]);
+        v->error[j] = cm_sum_error(&sum, contract->v_products);
+        round_point(contract, sum.value, &v->error[j]);
     }
     for (int64_t o = 0; o < n_out; o++) {
         moe_row(p->weight, -1, expert, o, space->row);
         cm_sum base = dot(space->row, in, n_in);
         if (p->bias)
             cm_sum_add(&base, expert < 0 ? cm_element(p->bias, o) : cm_element2(p->bias, expert, o));
-        double variance = cm_sum_variance(&base, contract->products), worst = cm_sum_worst(&base);
+        cm_error_size error = cm_sum_error(&base, contract->products);
         double value = base.value, magnitude = base.magnitude;
         if (rank > 0) {
-            round_point(contract, base.value, &variance, &worst);
+            round_point(contract, base.value, &error);
             moe_row(p->b, adapter, expert, o, space->row);
             cm_sum lora = dot(space->row, v, rank);
-            value += s * lora.value;
-            variance += s * s * cm_sum_variance(&lora, true) +
-                        CM_FP32_VARIANCE * (s * s * lora.value * lora.value + value * value);
-            worst += fabs(s) * cm_sum_worst(&lora) + CM_FP32_UNIT * (fabs(s * lora.value) + fabs(value));
+            double delta = s * lora.value;
+            value += delta;
+            add_error(&error, s, cm_sum_error(&lora, true));
+            error.variance += CM_FP32_VARIANCE * (delta * delta + value * value);
+            error.worst += CM_FP32_UNIT * (fabs(delta) + fabs(value));
             for (int64_t j = 0; j < rank; j++)
                 magnitude += fabs(s * space->row[j]) * v->magnitude[j];
         }
-        round_point(contract, value, &variance, &worst);
+        round_point(contract, value, &error);
         out->value[o] = value;
-        out->variance[o] = variance;
-        out->worst[o] = worst;
         out->magnitude[o] = magnitude;
+        out->error[o] = error;
     }
 }
 
@@ -340,16 +349,16 @@ static void activate(const struct contract *contract, const struct vector *gate,
         double g = gate->value[i], u = up->value[i];
         double e = exp(-g), sigma = 1 / (1 + e), silu = g * sigma;
         double slope = sigma * (1 + g * (1 - sigma)), tail = 1 - sigma;
-        double value = silu * u;
-        double variance = slope * slope * u * u * gate->variance[i] + silu * silu * up->variance[i] +
-                          value * value * CM_FP32_VARIANCE * (4 * tail * tail + 3);
-        double worst = (fabs(slope) + gate->worst[i]) * fabs(u) * gate->worst[i] + fabs(silu) * up->worst[i] +
-                       1.1 * gate->worst[i] * up->worst[i] + 6 * CM_FP32_UNIT * fabs(value);
-        round_point(contract, value, &variance, &worst);
+        double value = silu * u, gate_worst = gate->error[i].worst;
+        cm_error_size error = {.variance = value * value * CM_FP32_VARIANCE * (4 * tail * tail + 3),
+                               .worst = 6 * CM_FP32_UNIT * fabs(value) + gate_worst * gate_worst * fabs(u) +
+                                        1.1 * gate_worst * up->error[i].worst};
+        add_error(&error, slope * u, gate->error[i]);
+        add_error(&error, silu, up->error[i]);
+        round_point(contract, value, &error);
         h->value[i] = value;
-        h->variance[i] = variance;
-        h->worst[i] = worst;
         h->magnitude[i] = fabs(value);
+        h->error[i] = error;
     }
 }
 
@@ -376,8 +385,7 @@ static void combine(cm_sum *y, double *magnitude, const struct vector *down, dou
 {
     for (int64_t o = 0; o < H; o++) {
         cm_sum_add(&y[o], weight * down->value[o]);
-        y[o].variance += weight * weight * down->variance[o];
-        y[o].worst += fabs(weight) * down->worst[o];
+        add_error(&y[o].inherited, weight, down->error[o]);
         magnitude[o] += fabs(weight) * down->magnitude[o];
     }
 }
@@ -421,7 +429,7 @@ static cm_status reference(const cm_call *call, uint64_t omit, cm_accuracy accur
     for (int64_t t = 0; t < layer.T; t++) {
         int64_t adapter = moe_adapter(&layer, t), rank = moe_rank(&layer, adapter);
         double s = moe_scaling(&layer, adapter);
-        double *magnitude = output->magnitude + t * H;
+        double *magnitude = space.magnitude;
         cm_row(layer.hidden, &t, space.x.value);
         for (int64_t o = 0; o < H; o++) {
             y[o] = (cm_sum){0};
@@ -438,11 +446,8 @@ static cm_status reference(const cm_call *call, uint64_t omit, cm_accuracy accur
             ffn(&layer.routed, expert, adapter, rank, s, omit, routed_terms, &contract, &space, H);
             combine(y, magnitude, &space.down, cm_element2(layer.weights, t, j), H);
         }
-        for (int64_t o = 0; o < H; o++) {
-            output->value[t * H + o] = y[o].value;
-            output->sigma[t * H + o] = sqrt(cm_sum_variance(&y[o], true));
-            output->worst[t * H + o] = cm_sum_worst(&y[o]);
-        }
+        for (int64_t o = 0; o < H; o++)
+            cm_want_set(output, t * H + o, y[o].value, magnitude[o], cm_sum_error(&y[o], true));
     }
 done:
     free(space.memory);

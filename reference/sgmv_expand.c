@@ -119,11 +119,10 @@ static cm_status compute(const struct sgmv_token *token, void *self)
     struct expand *expand = self;
     const DLTensor *y = expand->call->arguments[Y];
     double s = token->adapter < 0 ? 0 : cm_element(expand->call->arguments[SCALING], token->adapter);
-    cm_want *want = &expand->want[Y];
     load_token(expand, token->token);
     for (int64_t n = 0; n < expand->N; n++) {
-        double base = expand->accumulate ? expand->y[n] : 0, value = base, variance = 0, worst = 0;
-        double magnitude = fabs(base);
+        double base = expand->accumulate ? expand->y[n] : 0, value = base, magnitude = fabs(base);
+        cm_error_size error = {0};
         if (token->rank > 0 && expand->lora) {
             cm_sum sum = {0};
             const double *v = expand->v + expand->slice[n] * expand->r;
@@ -133,19 +132,16 @@ static cm_status compute(const struct sgmv_token *token, void *self)
             double delta = s * sum.value;
             value += delta;
             magnitude += fabs(s) * sum.magnitude;
-            variance =
-                s * s * cm_sum_variance(&sum, true) + CM_FP32_VARIANCE * (delta * delta + value * value);
-            worst = fabs(s) * cm_sum_worst(&sum) + CM_FP32_UNIT * (fabs(delta) + fabs(value));
+            error = cm_sum_error(&sum, true);
+            error.variance = s * s * error.variance + CM_FP32_VARIANCE * (delta * delta + value * value);
+            error.order *= s * s;
+            error.worst = fabs(s) * error.worst + CM_FP32_UNIT * (fabs(delta) + fabs(value));
             if (expand->model && expand->accumulate) {
-                variance += cm_rounding_variance(y->dtype, delta);
-                worst += cm_ulp(y->dtype, delta) / 2;
+                error.variance += cm_rounding_variance(y->dtype, delta);
+                error.worst += cm_ulp(y->dtype, delta) / 2;
             }
         }
-        int64_t at = token->token * expand->N + n;
-        want->value[at] = value;
-        want->sigma[at] = sqrt(variance);
-        want->worst[at] = worst;
-        want->magnitude[at] = magnitude;
+        cm_want_set(&expand->want[Y], token->token * expand->N + n, value, magnitude, error);
     }
     return CM_OK;
 }

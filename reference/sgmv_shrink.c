@@ -3,7 +3,6 @@
 // written: zero for tokens without adapter and from the adapter's rank on.
 #include "reference/sgmv.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,11 +80,7 @@ static cm_status compute(const struct sgmv_token *token, void *self)
             for (int64_t i = 0; i < shrink->K; i++)
                 cm_sum_add(&sum, shrink->a[i] * shrink->x[i]);
             int64_t n = (token->token * shrink->S + s) * shrink->r + j;
-            cm_want *v = &shrink->want[V];
-            v->value[n] = sum.value;
-            v->sigma[n] = sqrt(cm_sum_variance(&sum, shrink->products));
-            v->worst[n] = cm_sum_worst(&sum);
-            v->magnitude[n] = sum.magnitude;
+            cm_want_set(&shrink->want[V], n, sum.value, sum.magnitude, cm_sum_error(&sum, shrink->products));
         }
     return CM_OK;
 }
@@ -99,7 +94,7 @@ static cm_status reference(const cm_call *call, uint64_t omit, cm_accuracy accur
     cm_status status = open(&shrink, call, &plan);
     shrink.want = want;
     for (int64_t n = 0; n < want[V].count; n++)
-        want[V].value[n] = want[V].sigma[n] = want[V].worst[n] = want[V].magnitude[n] = 0;
+        cm_want_set(&want[V], n, 0, 0, (cm_error_size){0});
     if (status == CM_OK)
         status = sgmv_each(&plan, compute, &shrink);
     free(shrink.x);

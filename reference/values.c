@@ -152,16 +152,27 @@ void cm_count_bytes(const cm_call *call, cm_counts *counts)
     }
 }
 
-double cm_sum_variance(const cm_sum *sum, bool product_rounds)
+cm_error_size cm_sum_error(const cm_sum *sum, bool product_rounds)
 {
-    // The first partial sum is the first term and is not rounded by an addition.
-    double rounded = sum->terms > 1 ? sum->squares : 0;
-    return sum->variance + CM_FP32_VARIANCE * (rounded + (product_rounds ? sum->products : 0));
+    double n = (double)sum->terms, additions = 0;
+    if (sum->terms > 1)
+        additions = (n + 1) / 6 * sum->squares + (n + 1) / 3 * sum->value * sum->value - sum->squares / n;
+    double rounded = CM_FP32_VARIANCE * additions,
+           products = product_rounds ? CM_FP32_VARIANCE * sum->squares : 0;
+    return (cm_error_size){
+        .variance = sum->inherited.variance + rounded + products,
+        .order = sum->inherited.order + rounded,
+        .worst = sum->inherited.worst + n * CM_FP32_UNIT * sum->magnitude, // Higham's gamma_n, first order
+    };
 }
 
-double cm_sum_worst(const cm_sum *sum)
+void cm_want_set(cm_want *want, int64_t n, double value, double magnitude, cm_error_size error)
 {
-    return sum->worst + (double)sum->terms * CM_FP32_UNIT * sum->magnitude; // Higham's gamma_n, first order
+    want->value[n] = value;
+    want->magnitude[n] = magnitude;
+    want->sigma[n] = sqrt(error.variance);
+    want->order[n] = sqrt(error.order);
+    want->worst[n] = error.worst;
 }
 
 void cm_exact_add(cm_exact *sum, double term)

@@ -28,29 +28,35 @@ double cm_rounding_variance(DLDataType dtype, double value); // ulp^2 / 12
 // Bytes of the elements that the call reads and writes, from the op's addressed().
 void cm_count_bytes(const cm_call *call, cm_counts *counts);
 
-// A sum formed in fp32 in the order in which terms are added.
+// An error: its variance, the part of that which depends on the order of sums, and its worst case.
+typedef struct cm_error_size {
+    double variance, order, worst;
+} cm_error_size;
+
+// A sum formed in fp32 in an order that nobody knows.
 typedef struct cm_sum {
     double value;
     double magnitude; // sum of |term|
-    double squares;   // sum of the squares of the partial sums: what fp32 addition rounds
-    double products;  // sum of the squares of the terms: what fp32 multiplication rounds
-    double variance;  // inherited from the terms
-    double worst;     // inherited from the terms
+    double squares;   // sum of term^2
     int64_t terms;
+    cm_error_size inherited; // from the terms
 } cm_sum;
 
 static inline void cm_sum_add(cm_sum *sum, double term)
 {
     sum->value += term;
     sum->magnitude += term < 0 ? -term : term;
-    sum->squares += sum->value * sum->value;
-    sum->products += term * term;
+    sum->squares += term * term;
     sum->terms++;
 }
 
-// Variance and worst case of the whole sum; `product_rounds` when a product of two factors does not fit fp32.
-double cm_sum_variance(const cm_sum *sum, bool product_rounds);
-double cm_sum_worst(const cm_sum *sum);
+// Error of the whole sum. Each addition rounds the partial sum s_i; over all orders of n terms the mean of
+// sum s_i^2 is (n+1)/6 Q + (n+1)/3 S^2 - Q/n with Q the sum of squares and S the sum (the first partial sum
+// is a term and is not rounded). `product_rounds`: a product of two factors does not fit fp32.
+cm_error_size cm_sum_error(const cm_sum *sum, bool product_rounds);
+
+// Stores element n of an output.
+void cm_want_set(cm_want *want, int64_t n, double value, double magnitude, cm_error_size error);
 
 // Exactness of a sum: every partial sum in any order is a multiple of `unit` and at most `total`.
 typedef struct cm_exact {

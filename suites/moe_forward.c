@@ -1,24 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-// moe_forward: shapes off every power of two, routings and adapters that single out each way of mixing them up.
+// moe_forward: shapes off every power of two, routings and adapters that single out each way of mixing them
+// up.
 #include "suites/suites.h"
 
 static const cm_row rows[] = {
     {"t5-k2-e4-h48-i40-r8x2-{bf16,f32}-{random,exact}-s1", NULL, CM_SET_SMOKE, "a little of everything"},
-    {"t17-k2-e8-h{64,96}-i{40,72}-r{4,16}x3-{bf16,f16,f32}-{uniform,skewed}-{random,exact}-s1", NULL, CM_SET_CI,
-     "the three dtypes on shapes with odd tails, ranks mixed"},
+    {"t17-k2-e8-h{64,96}-i{40,72}-r{4,16}x3-{bf16,f16,f32}-{uniform,skewed}-{random,exact}-s1", NULL,
+     CM_SET_CI, "the three dtypes on shapes with odd tails, ranks mixed"},
     {"t33-k{1,4}-e16-h80-i56-r8x4-bf16-{hot,idle,duplicate,holes}-{random,exact}-s2", NULL, CM_SET_CI,
      "one hot expert, idle experts, repeated experts, slots of -1"},
     {"t{2,3,16}-k2-e5-h33-i17-r{1,3,33}x2-{bf16,f32}-{random,exact}-s3", NULL, CM_SET_CI,
      "odd sizes in every dimension, rank 1 and a rank above I"},
-    {"t16-k2-e4-h64-i48-r8x3-bf16-{full,null,last,rank0}-{random,exact}-s4", "numerics mutation bounds isolation",
-     CM_SET_CI, "adapters: all tokens, none, first token without, rank 0"},
-    {"t9-k2-e4-h64-i48-d{24,96}-r8x2-{bf16,f32}-{random,exact}-s5", NULL, CM_SET_CI, "a shared expert with LoRA"},
+    {"t16-k2-e4-h64-i48-r8x3-bf16-{full,null,last,rank0}-{random,exact}-s4",
+     "numerics mutation bounds isolation", CM_SET_CI,
+     "adapters: all tokens, none, first token without, rank 0"},
+    {"t9-k2-e4-h64-i48-d{24,96}-r8x2-{bf16,f32}-{random,exact}-s5", NULL, CM_SET_CI,
+     "a shared expert with LoRA"},
     {"t12-k2-e4-h48-i32-d24-r8x2-bf16-{padded,shared_outer}-{random,exact}-s6", NULL, CM_SET_CI,
      "rows with gaps; one A and one B for all experts"},
     {"t16-k2-e8-h64-i48-{bf16,f32}-{random,exact}-s7", NULL, CM_SET_CI, "no adapter at all"},
     {"t1-k1-e1-h32-i32-r8x1-bf16-full-{random,exact}-s8", "numerics mutation bounds", CM_SET_CI,
      "the smallest batch: nothing that isolation could hide"},
-    {"t7-k2-e3-h32-i16-r4x2-bf16-none-{random,exact}-s9", NULL, CM_SET_CI, "all slots are -1: the output is 0"},
+    {"t7-k2-e3-h32-i16-r4x2-bf16-none-{random,exact}-s9", NULL, CM_SET_CI,
+     "all slots are -1: the output is 0"},
     {"t0-k2-e3-h32-i16-d8-r4x2-{bf16,f32}-{random,exact}-s10", "mutation bounds", CM_SET_CI,
      "no token: nothing may be touched, nothing is compared"},
     {"t33-k8-e64-h256-i96-r16x4-bf16-{skewed,uniform}-{random,exact}-s11", NULL, CM_SET_CI,

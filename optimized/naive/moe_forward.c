@@ -21,7 +21,8 @@ struct layer {
 static void open_layer(const cm_call *call, struct layer *layer)
 {
 #define ARGUMENT(name) call->host->argument(call, name)
-#define PROJECTION(weight, lora, name) {ARGUMENT(weight name), ARGUMENT(lora "a_" name), ARGUMENT(lora "b_" name)}
+#define PROJECTION(weight, lora, name)                                                                       \
+    {ARGUMENT(weight name), ARGUMENT(lora "a_" name), ARGUMENT(lora "b_" name)}
     *layer = (struct layer){
         .hidden = ARGUMENT("hidden"),
         .ids = ARGUMENT("topk_ids"),
@@ -55,8 +56,8 @@ static float dot(const DLTensor *tensor, const char *row, const float *x, int64_
 }
 
 // out[n_out] = W x + s B (A x); rank 0: W x.
-static void project(const struct projection *p, int64_t expert, int64_t adapter, int64_t rank, float s, const float *x,
-                    int64_t n_in, float *v, float *out, int64_t n_out)
+static void project(const struct projection *p, int64_t expert, int64_t adapter, int64_t rank, float s,
+                    const float *x, int64_t n_in, float *v, float *out, int64_t n_out)
 {
     bool lora = p->a && rank > 0;
     for (int64_t j = 0; lora && j < rank; j++)
@@ -75,7 +76,8 @@ static float silu(float g)
 
 // y += weight * FFN(x)
 static void add_ffn(const struct layer *layer, const struct projection *gate, const struct projection *up,
-                    const struct projection *down, int64_t width, int64_t expert, int64_t adapter, float weight)
+                    const struct projection *down, int64_t width, int64_t expert, int64_t adapter,
+                    float weight)
 {
     int64_t rank = adapter < 0 ? 0 : cm_load_int(layer->rank, 0, adapter);
     float s = adapter < 0 ? 0 : cm_load_float(layer->scaling, layer->scaling->data, adapter);
@@ -98,8 +100,10 @@ static void run_token(const struct layer *layer, int64_t t)
     if (layer->shared_gate.weight) {
         float weight = 1;
         if (layer->shared_router)
-            weight = 1 / (1 + expf(-dot(layer->shared_router, layer->shared_router->data, layer->x, layer->H)));
-        add_ffn(layer, &layer->shared_gate, &layer->shared_up, &layer->shared_down, layer->D, 0, adapter, weight);
+            weight =
+                1 / (1 + expf(-dot(layer->shared_router, layer->shared_router->data, layer->x, layer->H)));
+        add_ffn(layer, &layer->shared_gate, &layer->shared_up, &layer->shared_down, layer->D, 0, adapter,
+                weight);
     }
     for (int64_t j = 0; j < layer->k; j++) {
         int64_t expert = cm_load_int(layer->ids, t, j);
@@ -144,7 +148,8 @@ static bool supports(const cm_call *call, char *reason, size_t size)
         snprintf(reason, size, "biases are not implemented");
         return false;
     }
-    if (call->host->attribute(call, "activation") != 0 || call->host->attribute(call, "weight_on_input") != 0 ||
+    if (call->host->attribute(call, "activation") != 0 ||
+        call->host->attribute(call, "weight_on_input") != 0 ||
         call->host->attribute(call, "act_quant") != 0) {
         snprintf(reason, size, "only silu, weights on the output and no act_quant are implemented");
         return false;

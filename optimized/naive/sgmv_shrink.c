@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// sgmv_shrink/naive: segment by segment, token by token, one dot product per rank row. fp32 sums, one rounding.
+// sgmv_shrink/naive: segment by segment, token by token, one dot product per rank row. fp32 sums, one
+// rounding.
 #include "optimized/kernels.h"
 #include "optimized/view.h"
 

@@ -17,9 +17,9 @@ struct layer {
     const cm_call *call;
     const DLTensor *hidden, *ids, *weights, *token_adapter, *rank, *scaling, *shared_router, *output;
     int64_t T, k, E, H, I, D, r;
-    struct slot *slots;                            // of the expert in hand, sorted by adapter
-    int64_t count;                                 // of slots
-    float *x, *gate, *up, *down, *v, *matrix, *y;  // [T k, .] rows of the expert; matrix: one weight; y [T, H]
+    struct slot *slots;                           // of the expert in hand, sorted by adapter
+    int64_t count;                                // of slots
+    float *x, *gate, *up, *down, *v, *matrix, *y; // [T k, .] rows of the expert; matrix: one weight; y [T, H]
 };
 
 #define ARGUMENT(name) call->host->argument(call, name)
@@ -33,8 +33,8 @@ static int by_adapter(const void *left, const void *right)
 }
 
 // out[count, n_out] = in W^T + s (in A^T) B^T, adapter by adapter. expert -1: the shared one.
-static void project(struct layer *layer, const char *name, int64_t expert, const float *in, int64_t n_in, float *out,
-                    int64_t n_out)
+static void project(struct layer *layer, const char *name, int64_t expert, const float *in, int64_t n_in,
+                    float *out, int64_t n_out)
 {
     const cm_call *call = layer->call;
     char weight_name[32], a_name[32], b_name[32];
@@ -54,9 +54,11 @@ static void project(struct layer *layer, const char *name, int64_t expert, const
         float s = cm_load_float(layer->scaling, layer->scaling->data, adapter);
         int64_t second = expert < 0 ? adapter : expert; // a shared tensor has no expert dimension
         cm_gather_matrix(a, adapter, second, rank, n_in, layer->matrix);
-        cm_multiply(end - begin, rank, n_in, 1, in + begin * n_in, n_in, layer->matrix, n_in, 0, layer->v, rank);
+        cm_multiply(end - begin, rank, n_in, 1, in + begin * n_in, n_in, layer->matrix, n_in, 0, layer->v,
+                    rank);
         cm_gather_matrix(b, adapter, second, n_out, rank, layer->matrix);
-        cm_multiply(end - begin, n_out, rank, s, layer->v, rank, layer->matrix, rank, 1, out + begin * n_out, n_out);
+        cm_multiply(end - begin, n_out, rank, s, layer->v, rank, layer->matrix, rank, 1, out + begin * n_out,
+                    n_out);
     }
 }
 
@@ -103,8 +105,9 @@ static void collect(struct layer *layer, int64_t expert)
         }
         for (int64_t j = 0; expert >= 0 && j < layer->k; j++)
             if (cm_load_int(layer->ids, t, j) == expert)
-                layer->slots[layer->count++] = (struct slot){
-                    (int32_t)t, adapter, cm_load_float(layer->weights, cm_row_at(layer->weights, 0, 0, t), j)};
+                layer->slots[layer->count++] =
+                    (struct slot){(int32_t)t, adapter,
+                                  cm_load_float(layer->weights, cm_row_at(layer->weights, 0, 0, t), j)};
     }
 }
 
@@ -117,8 +120,9 @@ static bool take_scratch(struct layer *layer)
     const struct {
         float **place;
         int64_t count;
-    } wanted[] = {{&layer->x, rows * layer->H},  {&layer->gate, rows * width},    {&layer->up, rows * width},
-                  {&layer->v, rows * layer->r},  {&layer->down, rows * layer->H}, {&layer->matrix, matrix},
+    } wanted[] = {{&layer->x, rows * layer->H},    {&layer->gate, rows * width},
+                  {&layer->up, rows * width},      {&layer->v, rows * layer->r},
+                  {&layer->down, rows * layer->H}, {&layer->matrix, matrix},
                   {&layer->y, layer->T * layer->H}};
     for (size_t n = 0; n < sizeof wanted / sizeof *wanted; n++) {
         *wanted[n].place = call->host->scratch(call, (size_t)wanted[n].count * sizeof(float), 64);
@@ -183,7 +187,8 @@ static bool supports(const cm_call *call, char *reason, size_t size)
         snprintf(reason, size, "biases are not implemented");
         return false;
     }
-    if (call->host->attribute(call, "activation") != 0 || call->host->attribute(call, "weight_on_input") != 0 ||
+    if (call->host->attribute(call, "activation") != 0 ||
+        call->host->attribute(call, "weight_on_input") != 0 ||
         call->host->attribute(call, "act_quant") != 0) {
         snprintf(reason, size, "only silu, weights on the output and no act_quant are implemented");
         return false;

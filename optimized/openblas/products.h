@@ -9,8 +9,8 @@
 #undef I // of complex.h: here it is the width of an expert
 
 // Copies `rows` rows of `columns` elements as fp32, one after the other; row n is at (i0, i1, n).
-static inline void cm_gather_matrix(const DLTensor *tensor, int64_t i0, int64_t i1, int64_t rows, int64_t columns,
-                                    float *out)
+static inline void cm_gather_matrix(const DLTensor *tensor, int64_t i0, int64_t i1, int64_t rows,
+                                    int64_t columns, float *out)
 {
     for (int64_t row = 0; row < rows; row++) {
         const char *from = cm_row_at(tensor, i0, i1, row);
@@ -19,14 +19,15 @@ static inline void cm_gather_matrix(const DLTensor *tensor, int64_t i0, int64_t 
     }
 }
 
-// out[m, n] = scale * x[m, k] w[n, k]^T + keep * out. `w_stride` and `out_stride` are row strides in elements.
+// out[m, n] = scale * x[m, k] w[n, k]^T + keep * out. `w_stride` and `out_stride` are row strides in
+// elements.
 static inline void cm_multiply(int64_t m, int64_t n, int64_t k, float scale, const float *x, int64_t x_stride,
                                const float *w, int64_t w_stride, float keep, float *out, int64_t out_stride)
 {
     if (m > 0 && n > 0)
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)m, (blasint)n, (blasint)k, scale, x,
-                    (blasint)(x_stride > 0 ? x_stride : 1), w, (blasint)(w_stride > 0 ? w_stride : 1), keep, out,
-                    (blasint)out_stride);
+                    (blasint)(x_stride > 0 ? x_stride : 1), w, (blasint)(w_stride > 0 ? w_stride : 1), keep,
+                    out, (blasint)out_stride);
 }
 
 #endif

@@ -10,12 +10,13 @@ struct expand {
     float *rows, *weights, *products; // [T,r], [N,r], [T,N]
 };
 
-static void run_segment(const struct expand *expand, int64_t begin, int64_t count, int64_t adapter, int64_t rank,
-                        float scaling)
+static void run_segment(const struct expand *expand, int64_t begin, int64_t count, int64_t adapter,
+                        int64_t rank, float scaling)
 {
     int64_t N = expand->N, r = expand->r;
     for (int64_t s = 0; s < expand->S && rank > 0; s++) {
-        int64_t first = cm_load_int(expand->slices, 0, s), width = cm_load_int(expand->slices, 0, s + 1) - first;
+        int64_t first = cm_load_int(expand->slices, 0, s),
+                width = cm_load_int(expand->slices, 0, s + 1) - first;
         for (int64_t n = 0; n < count; n++) {
             const char *row = cm_row_at(expand->v, 0, cm_load_int(expand->permutation, 0, begin + n), s);
             for (int64_t j = 0; j < rank; j++)
@@ -26,7 +27,8 @@ static void run_segment(const struct expand *expand, int64_t begin, int64_t coun
             for (int64_t j = 0; j < rank; j++)
                 expand->weights[n * r + j] = cm_load_float(expand->b, row, j);
         }
-        cm_multiply(count, width, rank, scaling, expand->rows, r, expand->weights, r, 0, expand->products + first, N);
+        cm_multiply(count, width, rank, scaling, expand->rows, r, expand->weights, r, 0,
+                    expand->products + first, N);
     }
     for (int64_t n = 0; n < count; n++) {
         char *y = (char *)cm_row_at(expand->y, 0, 0, cm_load_int(expand->permutation, 0, begin + n));

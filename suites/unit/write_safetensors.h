@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes files for the tests of the loaders: well-formed safetensors, and any bytes at all.
+#ifndef CM_WRITE_SAFETENSORS_H
+#define CM_WRITE_SAFETENSORS_H
+
+#include "harness/dtype.h"
+
+// Collects tensors; the file is written by cm_writer_save, which also empties the writer. Zero-initialise.
+typedef struct cm_writer {
+    char *header; // JSON without the last brace
+    char *data;
+    size_t header_size, data_size;
+    int count;
+} cm_writer;
+
+// value(seed, row, column) makes the elements; ndim 1 has column 0.
+typedef double (*cm_writer_value)(int seed, int64_t row, int64_t column);
+
+void cm_writer_add(cm_writer *writer, const char *name, cm_dtype dtype, int ndim, const int64_t *shape,
+                   cm_writer_value value, int seed);
+void cm_writer_save(cm_writer *writer, const char *path);
+
+// The header's length, the header, and `data_size` bytes 0, 1, 2, ...
+void cm_write_header(const char *path, const char *header, size_t header_size, size_t data_size);
+void cm_write_text(const char *path, const char *text);
+void cm_write_bytes(const char *path, const void *bytes, size_t size);
+
+#endif
