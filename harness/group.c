@@ -16,7 +16,12 @@ void cm_group_add(cm_group *group, const cm_check *check, const cm_kernel *kerne
             cm_broken("out of memory for %zu tests", group->space);
     }
     group->tests[group->count++] =
-        (cm_test){check, kernel, NULL, cm_text("%s/%s/%s", kernel->name, group->pristine->name, check->name)};
+        (cm_test){.check = check,
+                  .kernel = kernel,
+                  .name = cm_text("%s/%s/%s", kernel->name, group->pristine->name, check->name)};
+    cm_test *test = &group->tests[group->count - 1];
+    if (check->applies && !check->applies(group->pristine, test->skip, sizeof test->skip) && !test->skip[0])
+        snprintf(test->skip, sizeof test->skip, "%s does not apply", check->name);
 }
 
 static cm_group *current; // Check hands a test nothing but its loop index
@@ -58,23 +63,32 @@ void cm_group_run(cm_group *group, double timeout)
     Suite *suite = suite_create(group->pristine->name);
     TCase *tcase = tcase_create("case");
     TTest *names = cm_new(group->count, sizeof *names); // must outlive the runner
+    int added = 0;
     tcase_set_timeout(tcase, timeout);
     for (size_t n = 0; n < group->count; n++) {
         cm_test *test = &group->tests[n];
         test->slot = &group->slots[n];
-        names[n] = (TTest){test->name, test_function, test->kernel->file, test->kernel->line};
-        _tcase_add_test(tcase, &names[n], 0, 0, (int)n, (int)n + 1);
+        if (test->skip[0]) {
+            cm_conclude(&test->slot->outcome, CM_SKIP, "%s", test->skip);
+            continue;
+        }
+        names[added] = (TTest){test->name, test_function, test->kernel->file, test->kernel->line};
+        _tcase_add_test(tcase, &names[added++], 0, 0, (int)n, (int)n + 1);
     }
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     current = group;
     srunner_run_all(runner, CK_SILENT);
-    if (srunner_ntests_run(runner) != (int)group->count)
-        cm_broken("Check ran %d of %zu tests (is CK_RUN_SUITE or CK_RUN_CASE set?)",
-                  srunner_ntests_run(runner), group->count);
+    if (srunner_ntests_run(runner) != added)
+        cm_broken("Check ran %d of %d tests (is CK_RUN_SUITE or CK_RUN_CASE set?)",
+                  srunner_ntests_run(runner), added);
     TestResult **results = srunner_results(runner);
-    for (size_t n = 0; n < group->count; n++)
-        explain_death(group->tests[n].slot, tr_msg(results[n]) ? tr_msg(results[n]) : "");
+    for (size_t n = 0, result = 0; n < group->count; n++) {
+        if (group->tests[n].skip[0])
+            continue;
+        const char *message = tr_msg(results[result++]);
+        explain_death(group->tests[n].slot, message ? message : "");
+    }
     free(results);
     srunner_free(runner);
     free(names);

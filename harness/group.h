@@ -8,7 +8,8 @@
 typedef struct cm_test {
     const cm_check *check;
     const cm_kernel *kernel;
-    cm_slot *slot; // in a shared mapping, owned by the group
+    cm_slot *slot;  // in a shared mapping, owned by the group
+    char skip[160]; // why the case can't have the check; "": it can
     char *name;
 } cm_test;
 
@@ -20,6 +21,7 @@ typedef struct cm_group {
     size_t slots_mapped; // bytes
 } cm_group;
 
+// The kernel goes through the check, or gets a SKIP when the case can't have it.
 void cm_group_add(cm_group *group, const cm_check *check, const cm_kernel *kernel);
 // Runs all tests; afterwards each slot's outcome is final.
 void cm_group_run(cm_group *group, double timeout);

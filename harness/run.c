@@ -170,27 +170,6 @@ static void add_kernel(const struct run *run, const cm_item *item, cm_pristine *
             cm_group_add(group, *check, kernel);
 }
 
-// Checks that this case can't have become SKIP without a process.
-static cm_status skip_inapplicable(struct run *run, const cm_item *item, cm_pristine *pristine,
-                                   cm_group *group)
-{
-    size_t kept = 0;
-    cm_status status = CM_OK;
-    for (size_t n = 0; n < group->count; n++) {
-        cm_outcome outcome = {.verdict = CM_SKIP};
-        cm_test test = group->tests[n];
-        if (!test.check->applies || test.check->applies(pristine, outcome.reason, sizeof outcome.reason)) {
-            group->tests[kept++] = test;
-            continue;
-        }
-        if (status == CM_OK)
-            status = write_record(run, item, pristine, test.kernel, test.check->name, &outcome, 0);
-        free(test.name);
-    }
-    group->count = kept;
-    return status;
-}
-
 static cm_status run_case(struct run *run, const cm_item *item, cm_pristine *pristine)
 {
     cm_group group = {.pristine = pristine};
@@ -201,8 +180,6 @@ static cm_status run_case(struct run *run, const cm_item *item, cm_pristine *pri
         add_kernel(run, item, pristine, *kernel, &group);
     for (size_t n = 0; n < group.count && status == CM_OK; n++)
         status = cm_pristine_want(pristine, group.tests[n].kernel->accuracy, &run->error);
-    if (status == CM_OK)
-        status = skip_inapplicable(run, item, pristine, &group);
     if (status == CM_OK)
         cm_group_run(&group, run->options->timeout);
     for (size_t n = 0; n < group.count && status == CM_OK; n++) {

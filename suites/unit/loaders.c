@@ -36,10 +36,11 @@ void cm_unit_expect(cm_status got, const cm_error *error, cm_status want, const 
     ck_assert_msg(got == want, "status \"%s\", expected \"%s\"; message: %s", cm_status_name(got),
                   cm_status_name(want), error->message);
     if (start)
-        ck_assert_msg(!strncmp(error->message, start, strlen(start)), "message does not begin with \"%s\": %s", start,
-                      error->message);
+        ck_assert_msg(!strncmp(error->message, start, strlen(start)),
+                      "message does not begin with \"%s\": %s", start, error->message);
     if (part)
-        ck_assert_msg(strstr(error->message, part) != NULL, "message has no \"%s\": %s", part, error->message);
+        ck_assert_msg(strstr(error->message, part) != NULL, "message has no \"%s\": %s", part,
+                      error->message);
 }
 
 char *cm_unit_fixture(const char *path)
@@ -62,5 +63,6 @@ Suite *cm_unit_loaders(void)
     suite_add_tcase(suite, cm_unit_config());
     suite_add_tcase(suite, cm_unit_peft());
     suite_add_tcase(suite, cm_unit_layer());
+    suite_add_tcase(suite, cm_unit_recorded());
     return suite;
 }

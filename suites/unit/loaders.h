@@ -14,7 +14,8 @@ void cm_unit_enter_directory(void);
 void cm_unit_leave_directory(void);
 
 // Asserts status, and a sentence that begins with `start` and has `part` in it (NULL: anything).
-void cm_unit_expect(cm_status got, const cm_error *error, cm_status want, const char *start, const char *part);
+void cm_unit_expect(cm_status got, const cm_error *error, cm_status want, const char *start,
+                    const char *part);
 
 // A path below fixtures/; NULL: the tests do not know where that is. Free with free().
 char *cm_unit_fixture(const char *path);
@@ -24,5 +25,6 @@ TCase *cm_unit_safetensors_headers(void);
 TCase *cm_unit_config(void);
 TCase *cm_unit_peft(void);
 TCase *cm_unit_layer(void);
+TCase *cm_unit_recorded(void);
 
 #endif

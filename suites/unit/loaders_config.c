@@ -17,36 +17,46 @@ static const struct model {
     {"{\"model_type\":\"mixtral\"," COMMON "\"num_local_experts\":8,\"num_experts_per_tok\":2,"
      "\"intermediate_size\":96}",
      64, 96, 8, 2, 0, false, "0-5"},
-    {"{\"model_type\":\"qwen3_moe\"," COMMON "\"num_experts\":128,\"num_experts_per_tok\":8,\"moe_intermediate_size\":"
+    {"{\"model_type\":\"qwen3_moe\"," COMMON
+     "\"num_experts\":128,\"num_experts_per_tok\":8,\"moe_intermediate_size\":"
      "48,\"intermediate_size\":512,\"mlp_only_layers\":[1,4],\"decoder_sparse_step\":1,\"n_group\":null}",
      64, 48, 128, 8, 0, false, "0, 2-3, 5"},
-    {"{\"model_type\":\"qwen2_moe\"," COMMON "\"num_experts\":60,\"num_experts_per_tok\":4,\"moe_intermediate_size\":"
+    {"{\"model_type\":\"qwen2_moe\"," COMMON
+     "\"num_experts\":60,\"num_experts_per_tok\":4,\"moe_intermediate_size\":"
      "44,\"intermediate_size\":512,\"shared_expert_intermediate_size\":176,\"decoder_sparse_step\":2}",
      64, 44, 60, 4, 176, true, "1, 3, 5"},
     {"{\"model_type\":\"deepseek_v2\"," COMMON "\"n_routed_experts\":64,\"num_experts_per_tok\":6,"
-     "\"moe_intermediate_size\":44,\"intermediate_size\":342,\"n_shared_experts\":2,\"first_k_dense_replace\":1,"
+     "\"moe_intermediate_size\":44,\"intermediate_size\":342,\"n_shared_experts\":2,\"first_k_dense_"
+     "replace\":1,"
      "\"moe_layer_freq\":1,\"n_group\":1,\"topk_group\":1}",
      64, 44, 64, 6, 88, false, "1-5"},
     {"{\"model_type\":\"glm4_moe\"," COMMON "\"n_routed_experts\":128,\"num_experts_per_tok\":8,"
-     "\"moe_intermediate_size\":44,\"intermediate_size\":342,\"n_shared_experts\":1,\"first_k_dense_replace\":3}",
+     "\"moe_intermediate_size\":44,\"intermediate_size\":342,\"n_shared_experts\":1,\"first_k_dense_"
+     "replace\":3}",
      64, 44, 128, 8, 44, false, "3-5"},
-    {"{\"model_type\":\"afmoe\"," COMMON "\"num_experts\":16,\"num_experts_per_tok\":4,\"moe_intermediate_size\":32,"
+    {"{\"model_type\":\"afmoe\"," COMMON
+     "\"num_experts\":16,\"num_experts_per_tok\":4,\"moe_intermediate_size\":32,"
      "\"intermediate_size\":192,\"num_shared_experts\":1,\"num_dense_layers\":2}",
      64, 32, 16, 4, 32, false, "2-5"},
-    {"{\"model_type\":\"ernie4_5_moe\"," COMMON "\"moe_num_experts\":16,\"moe_k\":4,\"moe_intermediate_size\":32,"
-     "\"moe_num_shared_experts\":2,\"moe_layer_interval\":2,\"moe_layer_start_index\":1,\"moe_layer_end_index\":-1}",
+    {"{\"model_type\":\"ernie4_5_moe\"," COMMON
+     "\"moe_num_experts\":16,\"moe_k\":4,\"moe_intermediate_size\":32,"
+     "\"moe_num_shared_experts\":2,\"moe_layer_interval\":2,\"moe_layer_start_index\":1,\"moe_layer_end_"
+     "index\":-1}",
      64, 32, 16, 4, 64, false, "1, 3, 5"},
-    {"{\"model_type\":\"jamba\"," COMMON "\"num_experts\":16,\"num_experts_per_tok\":2,\"intermediate_size\":32,"
+    {"{\"model_type\":\"jamba\"," COMMON
+     "\"num_experts\":16,\"num_experts_per_tok\":2,\"intermediate_size\":32,"
      "\"expert_layer_period\":2,\"expert_layer_offset\":1}",
      64, 32, 16, 2, 0, false, "1, 3, 5"},
     {"{\"model_type\":\"some_vl\",\"text_config\":{\"model_type\":\"qwen3_moe\"," COMMON
      "\"num_experts\":4,\"num_experts_per_tok\":2,\"moe_intermediate_size\":48}}",
      64, 48, 4, 2, 0, false, "0-5"},
-    {"{\"model_type\":\"dbrx\",\"d_model\":64,\"n_layers\":3,\"ffn_config\":{\"moe_num_experts\":16,\"moe_top_k\":4,"
+    {"{\"model_type\":\"dbrx\",\"d_model\":64,\"n_layers\":3,\"ffn_config\":{\"moe_num_experts\":16,\"moe_"
+     "top_k\":4,"
      "\"ffn_hidden_size\":80,\"ffn_act_fn\":{\"name\":\"silu\"}}}",
      64, 80, 16, 4, 0, false, "0-2"},
-    {"{\"model_type\":\"new_moe\"," COMMON "\"num_experts\":[8,8],\"moe_topk\":[2,2],\"intermediate_size\":96}", 64, 96,
-     8, 2, 0, false, "0-5"},
+    {"{\"model_type\":\"new_moe\"," COMMON
+     "\"num_experts\":[8,8],\"moe_topk\":[2,2],\"intermediate_size\":96}",
+     64, 96, 8, 2, 0, false, "0-5"},
 };
 
 START_TEST(reads_families)
@@ -94,25 +104,31 @@ static const struct {
     {"{" COMMON WIDTH "\"num_experts\":8,\"num_experts_per_tok\":0}", CM_BAD_VALUE, "is 0, expected 1 to 8"},
     {"{" COMMON WIDTH "\"num_experts\":8.0,\"num_experts_per_tok\":2}", CM_BAD_FILE,
      "\"num_experts\" is a real number, expected an integer"},
-    {"{" COMMON WIDTH "\"num_experts\":[8,4],\"num_experts_per_tok\":2}", CM_UNSUPPORTED, "differs between layers"},
+    {"{" COMMON WIDTH "\"num_experts\":[8,4],\"num_experts_per_tok\":2}", CM_UNSUPPORTED,
+     "differs between layers"},
     {"{" COMMON EXPERTS "\"model_type\":\"new\"}", CM_BAD_FILE, "\"intermediate_size\" is missing"},
     {"{" COMMON EXPERTS "\"model_type\":\"deepseek_v2\",\"intermediate_size\":342}", CM_BAD_FILE,
-     "\"moe_intermediate_size\" is missing; in deepseek_v2 \"intermediate_size\" is the width of the dense layers"},
-    {"{" EXPERTS WIDTH "\"num_hidden_layers\":2,\"hidden_act\":\"silu\"}", CM_BAD_FILE, "\"hidden_size\" is missing"},
-    {"{" EXPERTS WIDTH "\"hidden_size\":64,\"hidden_act\":\"silu\"}", CM_BAD_FILE, "\"num_hidden_layers\" is missing"},
-    {"{" EXPERTS WIDTH "\"hidden_size\":64,\"num_hidden_layers\":2000000000,\"hidden_act\":\"silu\"}", CM_BAD_VALUE,
-     "\"num_hidden_layers\" is 2000000000"},
-    {"{" EXPERTS WIDTH "\"hidden_size\":64,\"num_hidden_layers\":2}", CM_BAD_FILE, "\"hidden_act\" is missing"},
+     "\"moe_intermediate_size\" is missing; in deepseek_v2 \"intermediate_size\" is the width of the dense "
+     "layers"},
+    {"{" EXPERTS WIDTH "\"num_hidden_layers\":2,\"hidden_act\":\"silu\"}", CM_BAD_FILE,
+     "\"hidden_size\" is missing"},
+    {"{" EXPERTS WIDTH "\"hidden_size\":64,\"hidden_act\":\"silu\"}", CM_BAD_FILE,
+     "\"num_hidden_layers\" is missing"},
+    {"{" EXPERTS WIDTH "\"hidden_size\":64,\"num_hidden_layers\":2000000000,\"hidden_act\":\"silu\"}",
+     CM_BAD_VALUE, "\"num_hidden_layers\" is 2000000000"},
+    {"{" EXPERTS WIDTH "\"hidden_size\":64,\"num_hidden_layers\":2}", CM_BAD_FILE,
+     "\"hidden_act\" is missing"},
     {"{" EXPERTS WIDTH "\"hidden_size\":64,\"num_hidden_layers\":2,\"hidden_act\":\"gelu\"}", CM_UNSUPPORTED,
      "\"hidden_act\" is \"gelu\"; only silu is implemented"},
     {"{" COMMON EXPERTS WIDTH "\"n_group\":3}", CM_BAD_VALUE, "do not fit 8 experts"},
     {"{" COMMON EXPERTS WIDTH "\"n_group\":4,\"topk_group\":5}", CM_BAD_VALUE, "do not fit 8 experts"},
     {"{" COMMON EXPERTS WIDTH "\"decoder_sparse_step\":0}", CM_BAD_VALUE, "\"decoder_sparse_step\" is 0"},
     {"{" COMMON EXPERTS WIDTH "\"mlp_only_layers\":3}", CM_BAD_FILE, "\"mlp_only_layers\" is an integer"},
-    {"{" COMMON EXPERTS WIDTH "\"model_type\":\"gpt_oss\"}", CM_UNSUPPORTED, "not implemented: its experts use a clamped"},
+    {"{" COMMON EXPERTS WIDTH "\"model_type\":\"gpt_oss\"}", CM_UNSUPPORTED,
+     "not implemented: its experts use a clamped"},
     {"{\"model_type\":\"llama4\",\"text_config\":{}}", CM_UNSUPPORTED, "\"llama4\" is not implemented"},
-    {"{\"model_type\":\"x\",\"text_config\":{\"num_experts\":8,\"model_type\":\"llama4_text\"}}", CM_UNSUPPORTED,
-     "\"llama4_text\" is not implemented"},
+    {"{\"model_type\":\"x\",\"text_config\":{\"num_experts\":8,\"model_type\":\"llama4_text\"}}",
+     CM_UNSUPPORTED, "\"llama4_text\" is not implemented"},
     {"{\"model_type\":3}", CM_BAD_FILE, "\"model_type\" is an integer"},
 };
 

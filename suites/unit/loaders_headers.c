@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The header of a safetensors file: one row per edge case of the format, refused with its sentence or accepted.
+// The header of a safetensors file: one row per edge case of the format, refused with its sentence or
+// accepted.
 #include "fixtures/safetensors.h"
 #include "suites/unit/loaders.h"
 #include "suites/unit/write_safetensors.h"
@@ -14,8 +15,8 @@
 
 struct row {
     const char *header;
-    size_t data; // bytes behind the header
-    const char *part; // refused: of the message; accepted: first tensor
+    size_t data;        // bytes behind the header
+    const char *part;   // refused: of the message; accepted: first tensor
     size_t header_size; // 0: to the NUL
 };
 
@@ -55,10 +56,12 @@ static const struct row refused[] = {
     // duplicates
     {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
      "key \"dtype\" appears twice in one entry", 0},
-    {"{" T("a", "F32", "[2]", "[0,8]") "," T("a", "F32", "[2]", "[0,8]") "}", 8, "tensor \"a\" appears twice", 0},
-    {"{" T("a", "F32", "[1]", "[0,4]") "," T("a", "F32", "[2]", "[0,8]") "}", 8, "tensor \"a\" appears twice", 0},
-    {"{" T("a long name with a \\\" in it", "F32", "[1]", "[0,4]") "," T("a long name with a \\\" in it", "F32", "[1]",
-                                                                         "[4,8]") "}",
+    {"{" T("a", "F32", "[2]", "[0,8]") "," T("a", "F32", "[2]", "[0,8]") "}", 8, "tensor \"a\" appears twice",
+     0},
+    {"{" T("a", "F32", "[1]", "[0,4]") "," T("a", "F32", "[2]", "[0,8]") "}", 8, "tensor \"a\" appears twice",
+     0},
+    {"{" T("a long name with a \\\" in it", "F32", "[1]", "[0,4]") "," T("a long name with a \\\" in it",
+                                                                         "F32", "[1]", "[4,8]") "}",
      8, "tensor \"a long name with a \\\" in it\" appears twice", 0},
     {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, "\"__metadata__\" appears twice", 0},
     {"{\"__metadata__\":{\"k\":\"1\",\"k\":\"1\"}}", 0, "key \"k\" appears twice", 0},
@@ -86,7 +89,8 @@ static const struct row refused[] = {
     {"{" T("a", "F32", "[2]", "[0,4]") "}", 1, "needs 8 bytes, offsets give 4", 0}, // and truncated
     {DIM("2"), 9, "(1 bytes after the last tensor)", 0},
     {DIM("2"), 7, "(1 bytes missing: truncated", 0},
-    {"{" T("a", "U8", "[9007199254740993]", "[0,9007199254740993]") "}", 1, "describes 9007199254741", 0}, // 2^53+1
+    {"{" T("a", "U8", "[9007199254740993]", "[0,9007199254740993]") "}", 1, "describes 9007199254741",
+     0}, // 2^53+1
     // names
     {"{" T("", "F32", "[2]", "[0,8]") "}", 8, "empty name", 0},
     {"{" T("a\\u0000b", "F32", "[2]", "[0,8]") "}", 8, "a NUL character", 0},
@@ -116,7 +120,8 @@ START_TEST(refuses)
     const struct row *row = &refused[_i];
     cm_safetensors file;
     cm_error error = {0};
-    cm_write_header(FILE_NAME, row->header, row->header_size ? row->header_size : strlen(row->header), row->data);
+    cm_write_header(FILE_NAME, row->header, row->header_size ? row->header_size : strlen(row->header),
+                    row->data);
     cm_status status = cm_safetensors_open(FILE_NAME, &file, &error);
     cm_unit_expect(status, &error, CM_BAD_FILE, FILE_NAME ": ", row->part);
     ck_assert_uint_eq(file.count, 0);
@@ -149,10 +154,11 @@ START_TEST(knows_all_dtypes)
     static const struct {
         const char *name;
         int bits;
-    } types[] = {{"BOOL", 8}, {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},
-                 {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
-                 {"U16", 16},  {"F16", 16},    {"BF16", 16},   {"I32", 32},        {"U32", 32},        {"F32", 32},
-                 {"C64", 64},  {"F64", 64},    {"I64", 64},    {"U64", 64}};
+    } types[] = {{"BOOL", 8},        {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8},
+                 {"I8", 8},          {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
+                 {"F8_E5M2FNUZ", 8}, {"I16", 16},    {"U16", 16},    {"F16", 16},    {"BF16", 16},
+                 {"I32", 32},        {"U32", 32},    {"F32", 32},    {"C64", 64},    {"F64", 64},
+                 {"I64", 64},        {"U64", 64}};
     int computed = 0;
     for (size_t n = 0; n < sizeof types / sizeof *types; n++) {
         cm_safetensors file;

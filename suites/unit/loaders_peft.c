@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// PEFT adapters: every field that changes the result is refused by name, patterns give each module its own rank
-// and alpha, and every key that is no plain pair is refused.
+// PEFT adapters: every field that changes the result is refused by name, patterns give each module its own
+// rank and alpha, and every key that is no plain pair is refused.
 #include "fixtures/peft.h"
 #include "suites/unit/loaders.h"
 #include "suites/unit/write_safetensors.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#define PREFIX "base_model.model."
-#define GATE   "model.layers.0.mlp.experts.0.gate_proj"
-#define UP     "model.layers.0.mlp.experts.1.up_proj"
-#define CONFIG "ad/adapter_config.json"
+#define PREFIX    "base_model.model."
+#define GATE      "model.layers.0.mlp.experts.0.gate_proj"
+#define UP        "model.layers.0.mlp.experts.1.up_proj"
+#define CONFIG    "ad/adapter_config.json"
 #define FILE_NAME "ad/adapter_model.safetensors"
 
 static double ramp(int seed, int64_t row, int64_t column)
@@ -82,9 +83,11 @@ static const struct {
     {"{" BASE ",\"bias\":\"all\"}", CM_UNSUPPORTED, "bias \"all\" is not supported"},
     {"{" BASE ",\"bias\":false}", CM_BAD_FILE, "bias is false"},
     {"{" BASE ",\"modules_to_save\":[\"lm_head\"]}", CM_UNSUPPORTED, "modules_to_save is not supported"},
-    {"{" BASE ",\"trainable_token_indices\":[3]}", CM_UNSUPPORTED, "trainable_token_indices is not supported"},
+    {"{" BASE ",\"trainable_token_indices\":[3]}", CM_UNSUPPORTED,
+     "trainable_token_indices is not supported"},
     {"{" BASE ",\"layer_replication\":[[0,4]]}", CM_UNSUPPORTED, "layer_replication is not supported"},
-    {"{" BASE ",\"alora_invocation_tokens\":[1]}", CM_UNSUPPORTED, "alora_invocation_tokens is not supported"},
+    {"{" BASE ",\"alora_invocation_tokens\":[1]}", CM_UNSUPPORTED,
+     "alora_invocation_tokens is not supported"},
     {"{" BASE ",\"init_lora_weights\":\"pissa\"}", CM_UNSUPPORTED,
      "init_lora_weights \"pissa\" changes the base weights; convert the adapter first"},
     {"{" BASE ",\"init_lora_weights\":\"pissa_niter_4\"}", CM_UNSUPPORTED, "changes the base weights"},
@@ -116,10 +119,11 @@ START_TEST(accepts_harmless_fields)
 {
     cm_peft peft;
     cm_error error = {0};
-    write_adapter("{" BASE RANK
-                  ",\"use_dora\":false,\"lora_bias\":null,\"modules_to_save\":[],\"target_parameters\":[],\"bias\":\"none\","
-                  "\"init_lora_weights\":\"gaussian\",\"loftq_config\":{},\"brand_new_field\":1,\"another\":null,"
-                  "\"base_model_name_or_path\":\"org/model\",\"use_bdlora\":false}");
+    write_adapter(
+        "{" BASE RANK ",\"use_dora\":false,\"lora_bias\":null,\"modules_to_save\":[],\"target_parameters\":[]"
+        ",\"bias\":\"none\","
+        "\"init_lora_weights\":\"gaussian\",\"loftq_config\":{},\"brand_new_field\":1,\"another\":null,"
+        "\"base_model_name_or_path\":\"org/model\",\"use_bdlora\":false}");
     cm_unit_expect(cm_peft_open("ad", &peft, &error), &error, CM_OK, NULL, NULL);
     ck_assert_str_eq(peft.unknown, "brand_new_field, another");
     ck_assert_str_eq(peft.base_model, "org/model");
@@ -204,11 +208,15 @@ static const struct {
     {PREFIX "model.embed_tokens.lora_embedding_A", CM_F32, CM_UNSUPPORTED, "LoRA on embeddings"},
     {PREFIX "lm_head.weight", CM_F32, CM_UNSUPPORTED, "not a LoRA matrix (modules_to_save"},
     {"model.layers.0.up.lora_A.weight", CM_F32, CM_UNSUPPORTED, "does not begin with base_model.model."},
-    {"base_model.model.lora_A.weight", CM_F32, CM_UNSUPPORTED, "does not begin with base_model.model. and a module"},
+    {"base_model.model.lora_A.weight", CM_F32, CM_UNSUPPORTED,
+     "does not begin with base_model.model. and a module"},
     {PREFIX ".lora_A.weight", CM_F32, CM_UNSUPPORTED, "and a module"},
-    {PREFIX "model.layers.0.mlp.experts.lora_A.weight", CM_F32, CM_UNSUPPORTED, "the fused layout is not read yet"},
-    {PREFIX "model.layers.0.mlp.experts.base_layer.lora_B.weight", CM_F32, CM_UNSUPPORTED, "the fused layout"},
-    {PREFIX "model.layers.0.block_sparse_moe.input_linear.lora_A.weight", CM_F32, CM_UNSUPPORTED, "the fused layout"},
+    {PREFIX "model.layers.0.mlp.experts.lora_A.weight", CM_F32, CM_UNSUPPORTED,
+     "the fused layout is not read yet"},
+    {PREFIX "model.layers.0.mlp.experts.base_layer.lora_B.weight", CM_F32, CM_UNSUPPORTED,
+     "the fused layout"},
+    {PREFIX "model.layers.0.block_sparse_moe.input_linear.lora_A.weight", CM_F32, CM_UNSUPPORTED,
+     "the fused layout"},
 };
 
 START_TEST(refuses_keys)

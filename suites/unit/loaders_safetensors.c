@@ -37,11 +37,13 @@ static const struct signature {
 } signatures[] = {
     {BYTES("PK\3\4\0\0\10\10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\20\0\0\0archive/data.pkl"), 200,
      "a PyTorch checkpoint (torch.save), not safetensors; convert it with safetensors.torch.save_file"},
-    {BYTES("PK\3\4\0\0\10\10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\15\0\0\0archive/data/0"), 200, "a PyTorch checkpoint"},
+    {BYTES("PK\3\4\0\0\10\10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\15\0\0\0archive/data/0"), 200,
+     "a PyTorch checkpoint"},
     {BYTES("PK\3\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\7\0\0\0arr.npy"), 200, "a zip archive"},
     {BYTES("PK\3\4"), 0, "a zip archive"},
     {BYTES("PK\5\6"), 18, "a zip archive"},
-    {BYTES("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"), 0, "a PyTorch checkpoint (torch.save)"},
+    {BYTES("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"), 0,
+     "a PyTorch checkpoint (torch.save)"},
     {BYTES("\x80\x04\x95\x01\x02\x03\x04\x05\x06"), 0, "pickle"},
     {BYTES("GGUF\3\0\0\0"), 40, "a GGUF file"},
     {BYTES("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"), 0,
@@ -172,11 +174,13 @@ static const struct {
     {"{}", INDEX ": ", "weight_map is nothing"},
     {"{\"weight_map\":{}}", INDEX ": ", "weight_map is empty"},
     {"{\"weight_map\":{\"a\":1}}", INDEX ": ", "\"a\" is not the name of a file beside it"},
-    {"{\"weight_map\":{\"a\":\"../1.safetensors\"}}", INDEX ": ", "\"a\" is not the name of a file beside it"},
+    {"{\"weight_map\":{\"a\":\"../1.safetensors\"}}", INDEX ": ",
+     "\"a\" is not the name of a file beside it"},
     {"{\"weight_map\":{\"a\":\"3.safetensors\"}}", "m/3.safetensors: ", "No such file"},
     {"{\"weight_map\":{\"a\":\"1.safetensors\"}}", INDEX ": ", "tensor \"a\" is not in 1.safetensors"},
     {"{\"weight_map\":{\"b\":\"1.safetensors\",\"b\":\"2.safetensors\"}}", INDEX ": ", "duplicate"},
-    {"{\"weight_map\":{\"b\":\"1.safetensors\",\"a\":\"4.safetensors\"}}", "m/", "tensor \"b\" is also in m/"},
+    {"{\"weight_map\":{\"b\":\"1.safetensors\",\"a\":\"4.safetensors\"}}", "m/",
+     "tensor \"b\" is also in m/"},
 };
 
 START_TEST(refuses_index)
@@ -198,7 +202,8 @@ START_TEST(leaves_data_alone)
     cm_error error = {0};
     FILE *stream = fopen("header", "w+");
     for (long n = 0; n < COUNT; n++)
-        fprintf(stream, "%s\"model.layers.%ld.weight\":{\"dtype\":\"U8\",\"shape\":[%d],\"data_offsets\":[%ld,%ld]}",
+        fprintf(stream,
+                "%s\"model.layers.%ld.weight\":{\"dtype\":\"U8\",\"shape\":[%d],\"data_offsets\":[%ld,%ld]}",
                 n ? "," : "{", n, EACH, n * EACH, (n + 1) * EACH);
     fputc('}', stream);
     long size = ftell(stream);

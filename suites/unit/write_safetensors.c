@@ -9,7 +9,8 @@
 #include <string.h>
 
 static const char *const words[CM_DTYPE_COUNT] = {
-    [CM_F64] = "F64", [CM_F32] = "F32", [CM_F16] = "F16", [CM_BF16] = "BF16", [CM_I32] = "I32", [CM_I8] = "I8",
+    [CM_F64] = "F64",   [CM_F32] = "F32", [CM_F16] = "F16",
+    [CM_BF16] = "BF16", [CM_I32] = "I32", [CM_I8] = "I8",
 };
 
 static void grow(char **memory, size_t size)
@@ -32,7 +33,8 @@ void cm_writer_add(cm_writer *writer, const char *name, cm_dtype dtype, int ndim
 {
     int64_t rows = ndim ? shape[0] : 1, columns = ndim > 1 ? shape[1] : 1;
     size_t bytes = (size_t)(rows * columns) * (size_t)cm_dtype_bits(dtype) / 8;
-    char *text = cm_text("%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", writer->count++ ? "," : "{", name, words[dtype]);
+    char *text =
+        cm_text("%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", writer->count++ ? "," : "{", name, words[dtype]);
     append_header(writer, text);
     free(text);
     for (int d = 0; d < ndim; d++) {
@@ -55,8 +57,8 @@ static void put(const char *path, const void *head, size_t head_size, const void
 {
     FILE *file = fopen(path, "wb");
     if (!file || fwrite(head, 1, head_size, file) != head_size ||
-        fwrite(header, 1, header_size, file) != header_size || fwrite(data, 1, data_size, file) != data_size ||
-        fclose(file))
+        fwrite(header, 1, header_size, file) != header_size ||
+        fwrite(data, 1, data_size, file) != data_size || fclose(file))
         cm_broken("%s: cannot be written (%s)", path, strerror(errno));
 }
 

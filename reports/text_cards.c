@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+// One card for each thing that went otherwise than expected: what, how far, where, how many, and one line to
+// paste. Survivors come first: a check that misses its fault puts every PASS in doubt.
+#include "reports/text.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_CARDS = 20 };
+
+struct keyed {
+    char *key;
+    const cm_record *record;
+};
+
+static int by_key(const void *a, const void *b)
+{
+    const struct keyed *left = a, *right = b;
+    int order = strcmp(left->key, right->key);
+    return order ? order : (left->record > right->record) - (left->record < right->record);
+}
+
+static int by_first(const void *a, const void *b)
+{
+    const cm_bundle *left = a, *right = b;
+    return (left->first > right->first) - (left->first < right->first);
+}
+
+// Numbers become '#': "12 of 64 elements" and "3 of 64 elements" are one finding.
+static void blank_numbers(char *text)
+{
+    char *to = text, previous = 0;
+    for (const char *from = text; *from;) {
+        bool starts = isdigit((unsigned char)*from) || (*from == '-' && isdigit((unsigned char)from[1]));
+        if (starts && !isalnum((unsigned char)previous) && previous != '_') {
+            from += 1;
+            from += strspn(from, "0123456789.+-abcdefpxABCDEF");
+            previous = *to++ = '#';
+        } else {
+            previous = *to++ = *from++;
+        }
+    }
+    *to = 0;
+}
+
+cm_bundle *cm_bundles_make(const cm_records *records, cm_bundle_key key, size_t *count)
+{
+    struct keyed *keyed = cm_new(records->count, sizeof *keyed);
+    cm_bundle *bundles = cm_new(records->count, sizeof *bundles);
+    size_t kept = 0;
+    for (size_t n = 0; n < records->count; n++) {
+        char *text = key(&records->items[n]);
+        if (!text)
+            continue;
+        blank_numbers(text);
+        keyed[kept++] = (struct keyed){text, &records->items[n]};
+    }
+    qsort(keyed, kept, sizeof *keyed, by_key);
+    *count = 0;
+    for (size_t n = 0; n < kept; n++) {
+        if (n == 0 || strcmp(keyed[n - 1].key, keyed[n].key) != 0)
+            bundles[(*count)++] = (cm_bundle){.first = keyed[n].record};
+        cm_bundle *bundle = &bundles[*count - 1];
+        if (bundle->count++ == 1)
+            bundle->second = keyed[n].record;
+    }
+    qsort(bundles, *count, sizeof *bundles, by_first);
+    for (size_t n = 0; n < kept; n++)
+        free(keyed[n].key);
+    free(keyed);
+    return bundles;
+}
+
+const char *cm_text_or(const char *text, const char *other)
+{
+    return text && text[0] ? text : other;
+}
+
+bool cm_text_is_fault(const cm_record *record)
+{
+    return record->fault && record->fault[0];
+}
+
+// Kernel and mode are in quotes of control bytes, so that their digits don't count as numbers.
+static char *card_key(const cm_record *record)
+{
+    if (cm_text_is_fault(record) || cm_record_surprise(record) == CM_AS_EXPECTED)
+        return NULL;
+    return cm_text("_%s\1_%s\1_%s\1%d\1%s", record->kernel, cm_text_or(record->mode, ""), record->check,
+                   (int)cm_record_surprise(record) * 16 + (int)record->outcome.verdict,
+                   record->outcome.reason);
+}
+
+static void put_value(char *to, size_t size, double value)
+{
+    if (isnan(value))
+        snprintf(to, size, "NaN");
+    else if (isinf(value))
+        snprintf(to, size, value > 0 ? "Inf" : "-Inf");
+    else
+        snprintf(to, size, "%a (%.6g)", value, value);
+}
+
+static void put_first_bad(const cm_screen *screen, const cm_outcome *outcome)
+{
+    const cm_first_bad *bad = &outcome->first_bad;
+    char place[128] = "", want[64], got[64], error[96] = "";
+    size_t length = 0;
+    bool same = bad->got == bad->want || (isnan(bad->got) && isnan(bad->want));
+    if (!bad->argument[0] || (same && outcome->bad_count == 0)) // an address alone: the finding names it
+        return;
+    for (int d = 0; d < bad->ndim && length < sizeof place - 32; d++) {
+        length += (size_t)snprintf(place + length, sizeof place - length, "%s", d ? ", " : "[");
+        if (bad->letters[d] && bad->letters[d] != '#')
+            length += (size_t)snprintf(place + length, sizeof place - length, "%c=", bad->letters[d]);
+        length += (size_t)snprintf(place + length, sizeof place - length, "%lld", (long long)bad->index[d]);
+    }
+    put_value(want, sizeof want, bad->want);
+    put_value(got, sizeof got, bad->got);
+    if (isfinite(bad->got) && isfinite(bad->want))
+        snprintf(error, sizeof error, "   |err| %.3g > bound %.3g", fabs(bad->got - bad->want), bad->bound);
+    cm_screen_line(screen, "first bad", "%s%s%s   want %s   got %s%s", bad->argument, place,
+                   bad->ndim ? "]" : "", want, got, error);
+}
+
+static void put_measured(const cm_screen *screen, const cm_outcome *outcome)
+{
+    char text[CM_MAX_METRICS * 64] = "";
+    size_t length = 0;
+    for (int n = 0; n < outcome->metric_count; n++)
+        length += (size_t)snprintf(text + length, sizeof text - length, "%s%s %.4g", n ? "   " : "",
+                                   outcome->metrics[n].name, outcome->metrics[n].value);
+    if (length > 0)
+        cm_screen_line(screen, "measured", "%s", text);
+}
+
+static void put_finding(const cm_screen *screen, const cm_record *record)
+{
+    const char *reason = cm_text_or(record->outcome.reason, "no reason was given");
+    if (cm_record_surprise(record) != CM_UNEXPECTED_PASS)
+        cm_screen_line(screen, NULL, "%s", reason);
+    else if (record->outcome.verdict == CM_PASS)
+        cm_screen_line(screen, NULL, "passes, but is listed as known (%s); take it off the list",
+                       record->known);
+    else
+        cm_screen_line(screen, NULL, "%s; listed as known (%s), but with another verdict", reason,
+                       record->known);
+}
+
+static void put_tail(const cm_screen *screen, const cm_record *record)
+{
+    if (record->source_file && record->source_file[0])
+        cm_screen_line(screen, "source", "%s:%d", record->source_file, record->source_line);
+    if (record->repro && record->repro[0]) { // one line, whatever its length
+        fprintf(screen->out, "  %-11s", "rerun");
+        cm_screen_put(screen, 0, record->repro);
+        fputc('\n', screen->out);
+    }
+}
+
+static void put_card(const cm_screen *screen, const cm_bundle *bundle)
+{
+    const cm_record *record = bundle->first;
+    const cm_outcome *outcome = &record->outcome;
+    bool unexpected = cm_record_surprise(record) == CM_UNEXPECTED_PASS;
+    const char *word = cm_verdict_name(outcome->verdict);
+    char *head = cm_text("%s  %s [%s]", record->check, record->kernel, cm_text_or(record->mode, "?"));
+    fputc('\n', screen->out);
+    int column = cm_screen_word(screen, CM_RED, 0,
+                                !unexpected                   ? word
+                                : outcome->verdict == CM_PASS ? "UNEXPECTED PASS"
+                                                              : "UNEXPECTED");
+    column += 2 + cm_screen_columns(head) + 2 + cm_screen_columns(record->case_name);
+    fputs("  ", screen->out);
+    cm_screen_put(screen, 0, head);
+    free(head);
+    fputs(column > CM_SCREEN_WIDTH ? "\n             " : "  ", screen->out);
+    cm_screen_put(screen, 0, record->case_name);
+    fputc('\n', screen->out);
+    put_finding(screen, record);
+    put_first_bad(screen, outcome);
+    if (outcome->bad_count > 0)
+        cm_screen_line(screen, "bad", "%lld of %lld elements%s%s", (long long)outcome->bad_count,
+                       (long long)outcome->compared, outcome->bad_pattern[0] ? "; " : "",
+                       outcome->bad_pattern);
+    put_measured(screen, outcome);
+    if (bundle->count > 1)
+        cm_screen_line(screen, "also on", "%zu more case%s, e.g. %s", bundle->count - 1,
+                       bundle->count > 2 ? "s" : "", bundle->second->case_name);
+    put_tail(screen, record);
+}
+
+static void put_survivor(const cm_screen *screen, const cm_fault_result *fault)
+{
+    const cm_record *by = fault->by;
+    fputc('\n', screen->out);
+    cm_screen_word(screen, CM_RED, 0, "SURVIVED");
+    fputs("  ", screen->out);
+    cm_screen_put(screen, 0, fault->fault);
+    fputs("  ", screen->out);
+    cm_screen_put(screen, 0, fault->kernel);
+    fputc('\n', screen->out);
+    if (fault->expected_finding[0])
+        cm_screen_line(screen, "expected", "%s finds \"%s\"", cm_text_or(fault->expected_check, "no check"),
+                       fault->expected_finding);
+    else
+        cm_screen_line(screen, "expected", "%s; but the fault names no finding: any failure would do",
+                       cm_text_or(fault->expected_check, "no check"));
+    if (!by) {
+        cm_screen_line(screen, "nearest", "the check never ran on it");
+        return;
+    }
+    cm_screen_line(screen, "nearest", "%s on %s%s%s", cm_verdict_name(by->outcome.verdict), by->case_name,
+                   by->outcome.reason[0] ? ": " : "", by->outcome.reason);
+    put_tail(screen, by);
+}
+
+void cm_text_cards(const cm_screen *screen, const cm_records *records, const cm_tally *tally)
+{
+    size_t count, shown = 0, total = tally->survivors;
+    cm_bundle *bundles = cm_bundles_make(records, card_key, &count);
+    total += count;
+    for (size_t n = 0; n < tally->fault_count && shown < MOST_CARDS; n++) {
+        if (!tally->faults[n].killed && !tally->faults[n].skipped) {
+            put_survivor(screen, &tally->faults[n]);
+            shown++;
+        }
+    }
+    for (size_t n = 0; n < count && shown < MOST_CARDS; n++, shown++)
+        put_card(screen, &bundles[n]);
+    if (total > shown)
+        fprintf(screen->out, "\nand %zu more like these; all of them are in the records\n", total - shown);
+    free(bundles);
+}
