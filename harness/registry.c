@@ -83,7 +83,9 @@ cm_status cm_registry_open_source(const char *model, const char *adapter, const 
                                   cm_source *source, cm_error *error)
 {
     cm_layer_options options = {.model = model, .adapter = adapter, .recorded = recorded, .layer = layer};
-    return cm_layer_open(&options, source, error);
+    cm_status status = cm_layer_open(&options, source, error);
+    source->recorded = cm_layer_recorded;
+    return status;
 }
 
 const char *cm_registry_fixtures(void)

@@ -6,6 +6,7 @@
 #include "harness/group.h"
 #include "harness/judge.h"
 #include "harness/output.h"
+#include "harness/terms.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -105,8 +106,10 @@ static cm_status source_case(const cm_item *item, const cm_source *source, cm_ca
 {
     const cm_op *op = item->op ? item->op : cm_registry_find_op(source->op, strlen(source->op));
     *test_case = (cm_case){.op = op, .seed = 1};
-    for (int d = 0; d < CM_DIM_COUNT; d++)
-        test_case->dims[d] = source->dims[d] < 0 ? item->tokens : source->dims[d];
+    for (int d = 0; d < CM_DIM_COUNT; d++) {
+        int64_t generated = CM_DIM_LETTERS[d] == 'T' ? item->tokens : 0;
+        test_case->dims[d] = source->dims[d] >= 0 ? source->dims[d] : generated;
+    }
     for (int variable = 0; variable < 128; variable++)
         test_case->dtypes[variable] =
             source->dtypes[variable] < 0 ? CM_F32 : (cm_dtype)source->dtypes[variable];
@@ -131,21 +134,26 @@ static cm_status judge_recorded(struct run *run, const cm_item *item, cm_pristin
     const cm_op *op = pristine->test_case.op;
     cm_status status = cm_pristine_want(pristine, CM_ACCURACY_SINGLE, &run->error);
     for (int n = 0; op->arguments[n].name && status == CM_OK; n++) {
-        if (op->arguments[n].role != CM_OUTPUT ||
-            !pristine->source->has(pristine->source, op->arguments[n].name))
+        cm_tensor recorded;
+        if (op->arguments[n].compare == CM_COMPARE_NONE ||
+            !pristine->source->recorded(pristine->source, op->arguments[n].name, &recorded))
             continue;
         char *name = cm_text("%s/recorded", op->name);
         cm_kernel kernel = {.name = name, .file = item->recorded, .line = 0};
         cm_outcome outcome = {0};
         cm_measure measure;
-        const DLTensor *recorded = pristine->arguments[n];
-        status = pristine->source->fill(pristine->source, op->arguments[n].name, recorded, &run->error);
+        const cm_want *want = &pristine->want[CM_ACCURACY_SINGLE][n];
+        if (recorded.dtype != pristine->tensors[n].dtype || cm_tensor_count(&recorded.dl) != want->count)
+            status = cm_fail(&run->error, CM_BAD_SHAPE,
+                             "%s: recorded \"%s\" has %lld elements of %s, the layer %lld of %s",
+                             item->recorded, op->arguments[n].name, (long long)cm_tensor_count(&recorded.dl),
+                             cm_dtype_name(recorded.dtype), (long long)want->count,
+                             cm_dtype_name(pristine->tensors[n].dtype));
         if (status == CM_OK) {
-            const cm_want *want = &pristine->want[CM_ACCURACY_SINGLE][n];
-            cm_compare_bounded(recorded, pristine->tensors[n].dtype, want, false, &measure);
+            cm_compare_bounded(&recorded.dl, recorded.dtype, want, false, &measure);
             outcome.verdict = cm_judge_bounded(&measure, false, op->arguments[n].name, &outcome);
             if (outcome.verdict == CM_FAIL)
-                cm_compare_locate(pristine, n, recorded, want, false, &measure, &outcome);
+                cm_compare_locate(pristine, n, &recorded.dl, want, false, &measure, &outcome);
             status = write_record(run, item, pristine, &kernel, "numerics", &outcome, 0);
         }
         free(name);
@@ -220,11 +228,13 @@ static cm_status run_item(struct run *run, const cm_item *item, size_t number, s
                                        &run->error));
         CM_TRY(source_case(item, &source, &test_case, &run->error));
         clear_progress(run);
-        if (run->options->selection.model && source.summary)
+        if (run->options->selection.model && source.summary && !run->options->quiet)
             fprintf(stderr, "%s\n", source.summary);
     }
     show_progress(run, number, count, item->case_name ? item->case_name : item->model);
     CM_TRY(cm_pristine_open(&test_case, item->case_name ? NULL : &source, pristine, &run->error));
+    if (run->options->selection.model && !run->options->quiet)
+        CM_TRY(cm_terms_print(pristine, stderr, &run->error));
     if (item->recorded)
         CM_TRY(judge_recorded(run, item, pristine));
     status = run_case(run, item, pristine);

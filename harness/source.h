@@ -5,6 +5,7 @@
 #define CM_SOURCE_H
 
 #include "harness/status.h"
+#include "harness/tensor.h"
 
 typedef struct cm_source {
     const char *op;             // name of the op whose arguments it fills
@@ -15,6 +16,9 @@ typedef struct cm_source {
     // Fills a tensor of the fixed dtype and shape (any strides; last dimension contiguous).
     cm_status (*fill)(const struct cm_source *source, const char *argument, const DLTensor *tensor,
                       cm_error *error);
+    // What the model's own code computed for an output: a read-only view, valid until close. False: not
+    // recorded.
+    bool (*recorded)(const struct cm_source *source, const char *argument, cm_tensor *view);
     // What was found, for the person: one line each, '\n' between; owned by the source.
     const char *summary;
     char *arguments; // the command-line options that open it again, for repro lines

@@ -197,7 +197,7 @@ void cm_text_kills(const cm_screen *screen, const cm_records *records, const cm_
         char others[256];
         char *word = fault->killed    ? cm_text("killed by %s", fault->expected_check)
                      : fault->skipped ? cm_text("SKIP")
-                                      : cm_text("SURVIVED %s", fault->expected_check);
+                                      : cm_text("SURVIVED (%s)", fault->expected_check);
         list_others(records, fault, others, sizeof others);
         fputs("  ", screen->out);
         cm_screen_put(screen, fault_width, fault->fault);
@@ -207,7 +207,9 @@ void cm_text_kills(const cm_screen *screen, const cm_records *records, const cm_
                        : fault->skipped ? CM_YELLOW
                                         : CM_RED,
                        word_width, word);
-        char *finding = cm_text("\"%s\"%s%s", fault->expected_finding, others[0] ? "  also " : "", others);
+        char *finding = fault->skipped ? cm_text("%s", fault->by ? fault->by->outcome.reason : "")
+                                       : cm_text("\"%s\"%s%s", fault->expected_finding,
+                                                 others[0] ? "  also " : "", others);
         if (2 + fault_width + kernel_width + word_width + cm_screen_columns(finding) > CM_SCREEN_WIDTH)
             fprintf(screen->out, "\n%*s", 6, "");
         cm_screen_put(screen, 0, finding);

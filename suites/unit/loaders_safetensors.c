@@ -63,6 +63,7 @@ static const struct signature {
     {BYTES("abcdefgh"), 0, "header length 7523094288207667809 is over 100000000"},
     {BYTES("\1\xe1\xf5\5\0\0\0\0{}"), 0, "header length 100000001 is over 100000000"},
     {BYTES("\0\xe1\xf5\5\0\0\0\0{}"), 0, "header length 100000000 reaches beyond the file of 10 bytes"},
+    {BYTES("\x80\2\0\0\0\0\0\0{\"a\""), 0, "header length 640 reaches beyond"}, // no pickle
     {BYTES("\3\0\0\0\0\0\0\0{}"), 0, "header length 3 reaches beyond the file of 10 bytes"},
 };
 

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char directory[] = "/tmp/checkmoe-records-XXXXXX";
@@ -22,7 +23,7 @@ static void enter_directory(void)
 
 void cm_unit_records_leave(void)
 {
-    static const char *const files[] = {"r.jsonl", "known", "out.xml", "out.txt", "copy.jsonl"};
+    static const char *const files[] = {"r.jsonl", "known", "out.xml", "out.txt", "copy.jsonl", "pipe"};
     for (size_t n = 0; n < sizeof files / sizeof *files; n++)
         unlink(files[n]);
     ck_assert_int_eq(chdir("/"), 0);
@@ -159,7 +160,6 @@ START_TEST(round_trip)
     cm_unit_expect_part(first, "\"max_error\":\"Inf\"");
     cm_unit_expect_part(first, "\"want_hex\":\"0x1.1p+0\"");
     cm_unit_expect_part(first, "\"index\":{\"T\":3,\"#\":1152921504606846976,\"T2\":5,\"#3\":6}");
-    cm_unit_expect_part(first, "\"source\":{\"file\":\"optimized/avx512/sgmv_shrink.c\",\"line\":88}");
     cm_unit_expect_part(first, "\"expected\":{\"check\":\"effect\",\"finding\":\"gain\"}");
     const cm_outcome *outcome = &records.items[0].outcome;
     ck_assert_str_eq(outcome->reason, record.outcome.reason);
@@ -193,14 +193,20 @@ START_TEST(broken_text)
 }
 END_TEST
 
-START_TEST(interrupted_writer)
+// One record can be read, and the file says that it isn't whole.
+static void expect_cut_off(void)
 {
-    cm_record record = cm_unit_record("numerics", "x", CM_PASS, "");
-    cm_unit_write_records(&record, 1, true);
     cm_records records = cm_unit_read_records();
     ck_assert(!records.complete);
     ck_assert_uint_eq(records.count, 1);
     cm_records_close(&records);
+}
+
+START_TEST(interrupted_writer)
+{
+    cm_record record = cm_unit_record("numerics", "x", CM_PASS, "");
+    cm_unit_write_records(&record, 1, true);
+    expect_cut_off();
 }
 END_TEST
 
@@ -213,10 +219,7 @@ START_TEST(cut_off_line)
     ck_assert_ptr_nonnull(end);
     end[-20] = 0; // in the middle of the second record
     cm_unit_write_text("r.jsonl", text);
-    cm_records records = cm_unit_read_records();
-    ck_assert(!records.complete);
-    ck_assert_uint_eq(records.count, 1);
-    cm_records_close(&records);
+    expect_cut_off();
     free(text);
 }
 END_TEST
@@ -230,9 +233,7 @@ START_TEST(lost_line)
     char *second = strchr(first, '\n') + 1;
     memmove(first, second, strlen(second) + 1); // the failure is taken out; the end counts two
     cm_unit_write_text("r.jsonl", text);
-    cm_records records = cm_unit_read_records();
-    ck_assert(!records.complete);
-    cm_records_close(&records);
+    expect_cut_off();
     free(text);
 }
 END_TEST
@@ -278,8 +279,8 @@ START_TEST(writer_refuses)
     expect_error(cm_record_writer_open("no/folder/r.jsonl", environment, &writer, &error), &error,
                  "no/folder");
     error = (cm_error){{0}};
-    expect_error(cm_record_writer_open("/dev/null", environment, &writer, &error), &error,
-                 "not a regular file");
+    ck_assert_int_eq(mkfifo("pipe", 0600), 0); // a rename would replace it
+    expect_error(cm_record_writer_open("pipe", environment, &writer, &error), &error, "not a regular file");
     ck_assert_int_eq(cm_record_writer_open("r.jsonl", "[]", &writer, NULL), CM_BAD_VALUE);
     ck_assert_int_eq(cm_record_write(&writer, &record, NULL), CM_BAD_STATE);
     ck_assert_int_eq(access("r.jsonl", F_OK), -1);
