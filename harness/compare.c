@@ -99,6 +99,7 @@ void cm_compare_bounded(const DLTensor *got, cm_dtype dtype, const cm_want *want
     bias_token_ends(&bias);
     double count = (double)(want->count ? want->count : 1), tokens = (double)bias.tokens;
     measure->rms_z = with_z ? sqrt(z_squares / (double)with_z) : 0;
+    measure->independent = (double)with_z * (row > 8 ? 8.0 / (double)row : 1);
     measure->rms_want = sqrt(want_squares / count);
     measure->rms_bound = sqrt(bound_squares / count);
     measure->rms_worst = sqrt(worst_squares / count);

@@ -13,6 +13,7 @@ typedef struct cm_measure {
     double worst_ratio;       // largest |err| / bound over finite elements with a bound
     double largest_error;
     double rms_z;            // of err / sigma, the output's own rounding included in sigma
+    double independent;      // samples behind rms_z that are independent: at most 8 of one token
     double bias, bias_error; // mean of err sign(want) / sigma, and its standard error over tokens
     int64_t clusters;        // tokens that the bias was measured over
     double rms_want, rms_bound, rms_worst; // worst: of the worst-case bound, for the reader

@@ -154,7 +154,6 @@ static cm_status read_line(struct reader *reader, const char *line, size_t lengt
     if (!schema) {
         status = malformed(reader, "a line without a schema", NULL);
     } else if (!strcmp(schema, CM_SCHEMA_RECORD)) {
-        reader->records->complete = false;
         status = read_record(reader, object);
     } else if (!strcmp(schema, CM_SCHEMA_ENV)) {
         if (!reader->records->environment)

@@ -83,11 +83,12 @@ static cm_status write_record(struct run *run, const cm_item *item, const cm_pri
         .source_file = cm_text("%s", kernel->file),
         .source_line = kernel->line,
     };
-    bool agrees;
+    bool agrees = true;
     const char *known =
         cm_known_match(&run->known, kernel->name, pristine->name, check, outcome->verdict, &agrees);
     if (known && !item->fault)
         record.known = cm_text("%s", known);
+    record.known_differs = record.known && !agrees;
     if (item->fault) {
         record.fault = cm_text("%s", item->fault->id);
         record.expected_check = cm_text("%s", item->fault->check);

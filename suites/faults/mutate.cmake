@@ -51,8 +51,7 @@ if(NOT source MATCHES "const cm_kernel (cm_[a-z0-9_]+) = ")
 endif()
 string(REPLACE "const cm_kernel ${CMAKE_MATCH_1} = " "static const cm_kernel broken_kernel = " source "${source}")
 string(REPLACE "__FILE__" "\"suites/faults/${ID}.fault\"" source "${source}")
-string(REPLACE "${semicolon}" ";" source "${source}")
-file(WRITE ${OUTPUT} "// Made from suites/faults/${ID}.fault and ${kernel}; broken on purpose.
+set(text "// Made from suites/faults/${ID}.fault and ${kernel}; broken on purpose.
 #include \"harness/suite.h\"
 ${source}
 extern const cm_fault cm_fault_${SYMBOL};
@@ -65,3 +64,5 @@ const cm_fault cm_fault_${SYMBOL} = {
     .story = \"${story}\",
 };
 ")
+string(REPLACE "${semicolon}" ";" text "${text}")
+file(WRITE ${OUTPUT} "${text}")

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Number formats, exhaustively: every bf16 and f16 pattern, every tie between neighbours, every integer of 8
-// and 4 bits. The yardstick is an integer rounding of the double's own bits, which shares nothing with the
-// harness, and the compiler's _Float16 where there is one. Kernels' and reference's conversions are held
-// against it, too.
-#include "harness/dtype.h"
+// Number formats, exhaustively: every bf16 and f16 pattern, every tie between neighbours, every i8 and i4.
+// The yardstick is an integer rounding of the double's own bits, which shares nothing with the harness, and
+// the compiler's _Float16 where there is one. What kernels and reference convert is held against it, too.
+#include "harness/tensor.h"
 
 #include "optimized/view.h"
 #include "reference/values.h"
@@ -74,27 +73,16 @@ START_TEST(patterns_round_trip)
     const struct half *half = &halves[_i];
     for (uint32_t n = 0; n < PATTERNS; n++) {
         uint16_t pattern = (uint16_t)n;
-        double value = cm_load(&pattern, half->dtype, 0);
-        uint16_t back = stored(half->dtype, value);
-        if (is_nan_pattern(half, pattern) ? !isnan(value) || !is_nan_pattern(half, back) : back != pattern)
-            ck_abort_msg("%04x is %a and goes back to %04x", pattern, value, back);
-    }
-}
-END_TEST
-
-START_TEST(patterns_have_their_value)
-{
-    const struct half *half = &halves[_i];
-    for (uint32_t n = 0; n < PATTERNS; n++) {
-        uint16_t pattern = (uint16_t)n;
         int exponent = (pattern & 0x7fff) >> half->fraction, fraction = pattern & ((1 << half->fraction) - 1);
-        if (exponent == 0x7fff >> half->fraction)
-            continue; // infinite or NaN
-        double want = ldexp(exponent ? fraction + (1 << half->fraction) : fraction,
-                            (exponent ? exponent : 1) - half->bias - half->fraction);
-        double got = cm_load(&pattern, half->dtype, 0);
-        if (fabs(got) != want || (signbit(got) != 0) != pattern >> 15)
-            ck_abort_msg("%04x is read as %a, expected %s%a", pattern, got, pattern >> 15 ? "-" : "", want);
+        double value = cm_load(&pattern, half->dtype, 0), want = INFINITY;
+        if (exponent < 0x7fff >> half->fraction)
+            want = ldexp(exponent ? fraction + (1 << half->fraction) : fraction,
+                         (exponent ? exponent : 1) - half->bias - half->fraction);
+        uint16_t back = stored(half->dtype, value);
+        bool nan = is_nan_pattern(half, pattern);
+        if (nan ? !isnan(value) || !is_nan_pattern(half, back)
+                : back != pattern || fabs(value) != want || (signbit(value) != 0) != pattern >> 15)
+            ck_abort_msg("%04x is %a and goes back to %04x", pattern, value, back);
     }
 }
 END_TEST
@@ -136,7 +124,6 @@ START_TEST(stores_the_nearest)
         expect_nearest(half, -special[n]);
     }
     ck_assert(is_nan_pattern(half, stored(half->dtype, NAN)));
-    ck_assert(is_nan_pattern(half, stored(half->dtype, -(double)NAN)));
     for (int n = 0; n < 400000; n++) { // any exponent of the format, and beyond both ends
         bits = bits * 6364136223846793005u + 1442695040888963407u;
         double fraction = 1 + (double)(bits >> 12) * 0x1p-52;
@@ -145,10 +132,9 @@ START_TEST(stores_the_nearest)
 }
 END_TEST
 
-// The same question to the compiler.
+#ifdef HAVE_FLOAT16 // the same question to the compiler
 START_TEST(agrees_with_the_compiler)
 {
-#ifdef HAVE_FLOAT16
     for (uint32_t n = 0; n < PATTERNS; n++) {
         uint16_t pattern = (uint16_t)n, got;
         _Float16 half;
@@ -164,9 +150,9 @@ START_TEST(agrees_with_the_compiler)
                 ck_abort_msg("%a is %04x, for the compiler %04x", near[m], stored(CM_F16, near[m]), got);
         }
     }
-#endif
 }
 END_TEST
+#endif
 
 static float float_of(uint32_t bits)
 {
@@ -230,27 +216,22 @@ END_TEST
 
 START_TEST(reference_reads_alike)
 {
-    static const int64_t count = PATTERNS;
     uint16_t *patterns = malloc(2 * PATTERNS);
     double *row = malloc(PATTERNS * sizeof *row);
-    int64_t stride = 1;
+    cm_dtype dtype = halves[_i].dtype;
+    cm_tensor tensor;
     ck_assert(patterns && row);
     for (uint32_t n = 0; n < PATTERNS; n++)
         patterns[n] = (uint16_t)n;
-    cm_dtype dtype = halves[_i].dtype;
-    const DLTensor tensor = {.data = patterns,
-                             .ndim = 1,
-                             .dtype = cm_dtype_to_dl(dtype),
-                             .shape = (int64_t *)(uintptr_t)&count,
-                             .strides = &stride};
-    cm_row(&tensor, NULL, row);
+    cm_tensor_init(&tensor, dtype, 1, (int64_t[]){PATTERNS}, patterns);
+    cm_row(&tensor.dl, NULL, row);
     for (uint32_t n = 0; n < PATTERNS; n++) {
         double want = cm_load(patterns, dtype, n);
         if (!is_same(row[n], want))
             ck_abort_msg("%04x is %a in the reference, expected %a", n, row[n], want);
-        if (isfinite(want) && cm_ulp(tensor.dtype, want) != cm_dtype_ulp(dtype, want))
+        if (isfinite(want) && cm_ulp(tensor.dl.dtype, want) != cm_dtype_ulp(dtype, want))
             ck_abort_msg("ulp of %a: %a in the reference, %a in the harness", want,
-                         cm_ulp(tensor.dtype, want), cm_dtype_ulp(dtype, want));
+                         cm_ulp(tensor.dl.dtype, want), cm_dtype_ulp(dtype, want));
     }
     free(patterns);
     free(row);
@@ -399,10 +380,11 @@ Suite *cm_unit_dtype(void)
     tcase_set_timeout(half, 60);
     tcase_set_timeout(other, 60);
     tcase_add_loop_test(half, patterns_round_trip, 0, 2);
-    tcase_add_loop_test(half, patterns_have_their_value, 0, 2);
     tcase_add_loop_test(half, ties_go_to_even, 0, 2);
     tcase_add_loop_test(half, stores_the_nearest, 0, 2);
+#ifdef HAVE_FLOAT16
     tcase_add_test(half, agrees_with_the_compiler);
+#endif
     tcase_add_test(half, kernels_narrow_alike);
     tcase_add_test(half, kernels_widen_alike);
     tcase_add_loop_test(half, reference_reads_alike, 0, 2);

@@ -8,7 +8,9 @@
 #include <check.h>
 
 Suite *cm_unit_records(void);
-TCase *cm_unit_reports(void); // needs the directory around each test
+// These need the directory around each test.
+TCase *cm_unit_expectations(void);
+TCase *cm_unit_reports(void);
 
 void cm_unit_records_leave(void); // removes the directory
 
@@ -24,5 +26,7 @@ cm_records cm_unit_read_records(void);
 void cm_unit_write_text(const char *path, const char *text);
 char *cm_unit_read_text(const char *path); // free with free()
 void cm_unit_expect_part(const char *text, const char *part);
+// Refused as CM_BAD_FILE, with `part` in the message.
+void cm_unit_expect_bad_file(cm_status status, const cm_error *error, const char *part);
 
 #endif
