@@ -8,6 +8,44 @@ enum { PAGE = 4096 };
 
 static const cm_arena *active;
 
+enum { POOL = 256 };
+static struct {
+    char *mapping;
+    size_t mapped;
+} pool[POOL]; // of this process; every page is inaccessible
+static int pooled;
+
+// A mapping with guard pages around `pages` bytes that can be written.
+static char *map_fenced(size_t pages, bool recycle)
+{
+    size_t mapped = pages + 2 * PAGE;
+    char *mapping = NULL;
+    for (int n = 0; recycle && n < pooled && !mapping; n++)
+        if (pool[n].mapped == mapped) {
+            mapping = pool[n].mapping;
+            pool[n] = pool[--pooled];
+        }
+    if (!mapping)
+        mapping = mmap(NULL, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapping == MAP_FAILED)
+        return NULL;
+    if (mprotect(mapping + PAGE, pages, PROT_READ | PROT_WRITE)) {
+        munmap(mapping, mapped);
+        return NULL;
+    }
+    return mapping;
+}
+
+static void unmap_fenced(char *mapping, size_t mapped, bool recycle)
+{
+    if (recycle && pooled < POOL && mprotect(mapping, mapped, PROT_NONE) == 0) {
+        pool[pooled].mapping = mapping;
+        pool[pooled++].mapped = mapped;
+    } else {
+        munmap(mapping, mapped);
+    }
+}
+
 void *cm_arena_take(cm_arena *arena, const char *name, size_t size, size_t alignment, cm_place place,
                     bool input)
 {
@@ -15,13 +53,9 @@ void *cm_arena_take(cm_arena *arena, const char *name, size_t size, size_t align
         return NULL;
     size_t pages = (size + PAGE - 1) / PAGE * PAGE;
     pages = pages ? pages : PAGE; // an empty block still has an address, at its guard
-    char *mapping = mmap(NULL, pages + 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mapping == MAP_FAILED)
+    char *mapping = map_fenced(pages, arena->recycle);
+    if (!mapping)
         return NULL;
-    if (mprotect(mapping, PAGE, PROT_NONE) || mprotect(mapping + PAGE + pages, PAGE, PROT_NONE)) {
-        munmap(mapping, pages + 2 * PAGE);
-        return NULL;
-    }
     size_t before = place == CM_PLACE_END ? (pages - size) / alignment * alignment : 0;
     cm_block *block = &arena->blocks[arena->count++];
     *block = (cm_block){name, mapping, mapping + PAGE + before, pages + 2 * PAGE, size, input, NULL};
@@ -34,7 +68,7 @@ void cm_arena_drop(cm_arena *arena, int first)
 {
     while (arena->count > first) {
         cm_block *block = &arena->blocks[--arena->count];
-        munmap(block->mapping, block->mapped);
+        unmap_fenced(block->mapping, block->mapped, arena->recycle);
     }
 }
 

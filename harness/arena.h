@@ -24,6 +24,8 @@ typedef struct cm_block {
 typedef struct cm_arena {
     cm_block blocks[CM_ARENA_BLOCKS];
     int count;
+    bool recycle; // dropped blocks are kept, inaccessible, for the next one of their size: many stages, few
+                  // mappings
 } cm_arena;
 
 // `alignment` is a power of two; with PLACE_END the data ends at the guard page if size is a multiple of it.

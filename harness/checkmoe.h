@@ -118,6 +118,8 @@ typedef struct cm_rounding {
 typedef struct cm_term {
     const char *name;
     const char *meaning;
+    const char *arguments; // setting these to 0 leaves the term out; names, blank between; NULL: nothing does
+    bool effect;           // the term is an adapter's: the effect check demands a gain of 1
 } cm_term;
 
 typedef enum cm_symmetry_kind {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/child.h"
 
+#include "harness/plugin.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -175,17 +177,34 @@ static cm_verdict check_manners(cm_verdict verdict, cm_outcome *outcome)
     return verdict;
 }
 
-void cm_child_run(const cm_check *check, const cm_trial *trial, cm_slot *slot)
+// The check on a kernel whose functions are still to be loaded.
+static cm_verdict run_plugin(const cm_check *check, const cm_trial *trial, const char *path)
+{
+    cm_kernel kernel;
+    cm_error error = {{0}};
+    if (cm_plugin_load(path, trial->kernel->name, &kernel, &error) != CM_OK)
+        return cm_conclude(trial->outcome, CM_ERROR, "%s", error.message);
+    fence_resources(trial->pristine->bytes);
+    return check->run(&(cm_trial){&kernel, trial->pristine, trial->outcome});
+}
+
+void cm_child_run(const cm_check *check, const cm_trial *trial, const char *plugin, cm_slot *slot)
 {
     struct timespec begin, end;
+    cm_verdict verdict;
     current_check = check;
     current_slot = slot;
     fence_output();
     fence_signals();
-    fence_resources(trial->pristine->bytes);
     slot->stage = CM_CHILD_BEGUN;
     clock_gettime(CLOCK_MONOTONIC, &begin);
-    cm_verdict verdict = check_manners(check->run(trial), trial->outcome);
+    if (plugin) {
+        verdict = run_plugin(check, trial, plugin);
+    } else {
+        fence_resources(trial->pristine->bytes);
+        verdict = check->run(trial);
+    }
+    verdict = check_manners(verdict, trial->outcome);
     clock_gettime(CLOCK_MONOTONIC, &end);
     trial->outcome->verdict = verdict;
     slot->ms = 1e3 * (double)(end.tv_sec - begin.tv_sec) + 1e-6 * (double)(end.tv_nsec - begin.tv_nsec);

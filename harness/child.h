@@ -20,7 +20,8 @@ typedef struct cm_slot {
 } cm_slot;
 
 // Runs one check on one kernel in this process: output is caught, memory and file sizes are limited, fatal
-// signals write their reason into the slot. Leaves the process fenced: call it in a forked child only.
-void cm_child_run(const cm_check *check, const cm_trial *trial, cm_slot *slot);
+// signals write their reason into the slot. `plugin` (NULL: none) is loaded first and the trial's kernel
+// looked up in it by name. Leaves the process fenced: call it in a forked child only.
+void cm_child_run(const cm_check *check, const cm_trial *trial, const char *plugin, cm_slot *slot);
 
 #endif

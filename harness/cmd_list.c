@@ -54,9 +54,9 @@ static void list_ops(void)
     }
 }
 
-static void list_kernels(void)
+static void list_kernels(const cm_kernel *const *kernel)
 {
-    for (const cm_kernel *const *kernel = cm_registry_kernels(); *kernel; kernel++)
+    for (; *kernel; kernel++)
         printf("%-24s %s:%d\n", (*kernel)->name, (*kernel)->file, (*kernel)->line);
 }
 
@@ -84,7 +84,7 @@ static void list_faults(void)
                (*fault)->story);
 }
 
-static int list_cases(const cm_selection *selection)
+static int list_cases(const cm_selection *selection, const cm_kernel *const *kernels)
 {
     cm_plan plan;
     cm_error error = {{0}};
@@ -95,7 +95,7 @@ static int list_cases(const cm_selection *selection)
     }
     for (size_t n = 0; n < plan.count; n++) {
         const cm_item *item = &plan.items[n];
-        for (const cm_kernel *const *kernel = cm_registry_kernels(); *kernel; kernel++) {
+        for (const cm_kernel *const *kernel = kernels; *kernel; kernel++) {
             size_t length = strlen(item->op ? item->op->name : "");
             const char *name = item->case_name ? item->case_name : item->model;
             if (!item->op || strncmp((*kernel)->name, item->op->name, length) != 0 ||
@@ -124,13 +124,21 @@ int cm_cmd_list(int argc, char **argv)
                                      .doc = "Lists what would run; with --faults the kernels that must fail.",
                                      .children = children};
     struct listing listing = {0};
+    cm_plugins plugins;
+    cm_error error = {{0}};
+    int code = CM_EXIT_OK;
     cm_options_begin(&listing.options, argv, "list");
     argp_parse(&argp, argc, argv, 0, NULL, &listing);
     cm_options_end(&listing.options, argc, argv);
+    if (cm_plugins_open(listing.options.plugins, listing.options.glob_count == 0, &plugins, &error) !=
+        CM_OK) {
+        fprintf(stderr, "checkmoe: %s\n", error.message);
+        return CM_EXIT_USAGE;
+    }
     if (listing.ops)
         list_ops();
     if (listing.kernels)
-        list_kernels();
+        list_kernels(plugins.kernels);
     if (listing.checks)
         list_checks();
     if (listing.words)
@@ -138,6 +146,7 @@ int cm_cmd_list(int argc, char **argv)
     if (listing.options.run.selection.faults)
         list_faults();
     else if (!listing.ops && !listing.kernels && !listing.checks && !listing.words)
-        return list_cases(&listing.options.run.selection);
-    return CM_EXIT_OK;
+        code = list_cases(&listing.options.run.selection, plugins.kernels);
+    cm_plugins_close(&plugins);
+    return code;
 }

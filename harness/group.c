@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-void cm_group_add(cm_group *group, const cm_check *check, const cm_kernel *kernel)
+void cm_group_add(cm_group *group, const cm_check *check, const cm_kernel *kernel, const char *plugin)
 {
     if (group->count == group->space) {
         group->space = group->space ? 2 * group->space : 16;
@@ -18,6 +18,7 @@ void cm_group_add(cm_group *group, const cm_check *check, const cm_kernel *kerne
     group->tests[group->count++] =
         (cm_test){.check = check,
                   .kernel = kernel,
+                  .plugin = plugin,
                   .name = cm_text("%s/%s/%s", kernel->name, group->pristine->name, check->name)};
     cm_test *test = &group->tests[group->count - 1];
     if (check->applies && !check->applies(group->pristine, test->skip, sizeof test->skip) && !test->skip[0])
@@ -30,7 +31,7 @@ static void test_function(int index)
 {
     const cm_test *test = &current->tests[index];
     cm_trial trial = {test->kernel, current->pristine, &test->slot->outcome};
-    cm_child_run(test->check, &trial, test->slot);
+    cm_child_run(test->check, &trial, test->plugin, test->slot);
     if (cm_verdict_is_bad(test->slot->outcome.verdict))
         ck_abort_msg("%s", test->slot->outcome.reason);
 }

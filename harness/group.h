@@ -8,8 +8,9 @@
 typedef struct cm_test {
     const cm_check *check;
     const cm_kernel *kernel;
-    cm_slot *slot;  // in a shared mapping, owned by the group
-    char skip[160]; // why the case can't have the check; "": it can
+    const char *plugin; // that has the kernel; NULL: built in
+    cm_slot *slot;      // in a shared mapping, owned by the group
+    char skip[160];     // why the case can't have the check; "": it can
     char *name;
 } cm_test;
 
@@ -21,8 +22,9 @@ typedef struct cm_group {
     size_t slots_mapped; // bytes
 } cm_group;
 
-// The kernel goes through the check, or gets a SKIP when the case can't have it.
-void cm_group_add(cm_group *group, const cm_check *check, const cm_kernel *kernel);
+// The kernel goes through the check, or gets a SKIP when the case can't have it. `plugin`: path of the
+// library that the kernel's functions come from, in the child; NULL: built in.
+void cm_group_add(cm_group *group, const cm_check *check, const cm_kernel *kernel, const char *plugin);
 // Runs all tests; afterwards each slot's outcome is final.
 void cm_group_run(cm_group *group, double timeout);
 void cm_group_close(cm_group *group);

@@ -21,6 +21,7 @@ static const struct verb {
     {"report", run_report, "render records again"},
     {"repro", cm_cmd_repro, "run one failure again"},
     {"list", cm_cmd_list, "what would run; ops, kernels, checks, words, faults"},
+    {"new-plugin", cm_cmd_new_plugin, "write a skeleton of a kernel of your own"},
     {"doctor", cm_cmd_doctor, "what this machine has and lacks"},
 };
 
@@ -28,7 +29,7 @@ static void usage(FILE *out)
 {
     fprintf(out, "usage: checkmoe VERB [OPTION...]\n\n");
     for (size_t n = 0; n < sizeof verbs / sizeof *verbs; n++)
-        fprintf(out, "  %-8s %s\n", verbs[n].name, verbs[n].meaning);
+        fprintf(out, "  %-10s %s\n", verbs[n].name, verbs[n].meaning);
     fprintf(out, "\n\"checkmoe VERB --help\" tells more.\n");
 }
 

@@ -20,6 +20,7 @@ enum {
     KEY_RECORDED,
     KEY_TOKENS,
     KEY_SHARD,
+    KEY_PLUGIN,
     KEY_RECORDS,
     KEY_KNOWN,
     KEY_REQUIRE,
@@ -36,6 +37,8 @@ static const struct argp_option selection_options[] = {
     {"seed", KEY_SEED, "N", 0, "first seed of fuzz cases (default: from the clock)", 1},
     {"cases", KEY_CASES, "N", 0, "fuzz cases per suite (default 200)", 1},
     {"shard", KEY_SHARD, "I/N", 0, "the I-th of N parts", 1},
+    {"plugin", KEY_PLUGIN, "FILE", 0,
+     "a shared library with kernels (repeatable); unless something is selected, only they run", 1},
     {"model", KEY_MODEL, "DIR", 0, "a Hugging Face model folder: its layer in place of the suites", 2},
     {"adapter", KEY_ADAPTER, "DIR", 0, "a PEFT adapter folder for --model", 2},
     {"layer", KEY_LAYER, "N", 0, "layer of --model (default 0)", 2},
@@ -122,6 +125,11 @@ static error_t parse_selection(int key, char *argument, struct argp_state *state
             selection->shard > selection->shards)
             argp_error(state, "--shard: \"%s\" is not I/N with 1 <= I <= N", argument);
         break;
+    case KEY_PLUGIN:
+        if (options->plugin_count == CM_MAX_PLUGINS)
+            argp_error(state, "more than %d plug-ins", CM_MAX_PLUGINS);
+        options->plugins[options->plugin_count++] = argument;
+        break;
     case KEY_MODEL:
         selection->model = argument;
         break;
@@ -144,6 +152,8 @@ static error_t parse_selection(int key, char *argument, struct argp_state *state
     case ARGP_KEY_END:
         if (!selection->model && (selection->adapter || selection->recorded))
             argp_error(state, "--adapter and --recorded go with --model");
+        if (selection->faults && options->plugin_count)
+            argp_error(state, "--plugin does not go with --faults: those are built in");
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -230,6 +240,7 @@ void cm_options_end(cm_options *options, int argc, char **argv)
         if (!strcmp(reports[n]->name, "text") && !options->report_paths[n])
             options->report_paths[n] = "-";
     options->run.selection.globs = options->globs;
+    options->run.plugins = options->plugins;
     options->run.report_paths = options->report_paths;
     options->run.argc = argc;
     options->run.argv = argv;

@@ -3,6 +3,7 @@
 #ifndef CM_OPTIONS_H
 #define CM_OPTIONS_H
 
+#include "harness/plugin.h"
 #include "harness/run.h"
 
 #include <argp.h>
@@ -13,6 +14,8 @@ typedef struct cm_options {
     cm_run_options run;
     const char *globs[CM_MAX_GLOBS + 1];
     int glob_count;
+    const char *plugins[CM_MAX_PLUGINS + 1];
+    int plugin_count;
     const char *report_paths[CM_MAX_REPORTS];
     int report_count;
     bool set_given;

@@ -164,6 +164,32 @@ done:
     return status;
 }
 
+cm_status cm_pristine_copy(const cm_pristine *from, cm_pristine *to, cm_error *error)
+{
+    *to = (cm_pristine){
+        .test_case = from->test_case, .source = from->source, .bytes = from->bytes, .level = from->level};
+    memcpy(to->name, from->name, sizeof to->name);
+    for (int n = 0; n < CM_MAX_ARGUMENTS; n++) {
+        if (!from->arguments[n])
+            continue;
+        cm_pristine_layout(&to->test_case, n, &to->tensors[n]);
+        size_t extent = cm_tensor_extent(&to->tensors[n].dl);
+        to->tensors[n].dl.data = map(to, extent);
+        if (!to->tensors[n].dl.data) {
+            cm_pristine_close(to);
+            return cm_fail(error, CM_NO_MEMORY, "case %s: no memory for a copy", from->name);
+        }
+        memcpy(to->tensors[n].dl.data, from->tensors[n].dl.data, extent);
+        to->arguments[n] = &to->tensors[n].dl;
+    }
+    return CM_OK;
+}
+
+void cm_pristine_changed(cm_pristine *pristine)
+{
+    pristine->has_want[0] = pristine->has_want[1] = false;
+}
+
 static cm_status evaluate(const cm_pristine *pristine, uint64_t omit, cm_accuracy accuracy, cm_want *want,
                           cm_error *error)
 {
@@ -184,6 +210,8 @@ cm_status cm_pristine_want(cm_pristine *pristine, cm_accuracy accuracy, cm_error
         if (pristine->test_case.op->arguments[n].compare == CM_COMPARE_NONE)
             continue;
         size_t count = (size_t)cm_tensor_count(pristine->arguments[n]);
+        if (pristine->want[accuracy][n].value) // of values that were changed since
+            continue;
         double *memory = map(pristine, 5 * count * sizeof *memory);
         if (!memory)
             return cm_fail(error, CM_NO_MEMORY, "case %s: no memory for the reference", pristine->name);
@@ -200,6 +228,22 @@ cm_status cm_pristine_without(const cm_pristine *pristine, uint64_t omit, cm_acc
                               cm_error *error)
 {
     return evaluate(pristine, omit, accuracy, want, error);
+}
+
+int64_t cm_pristine_reads(const cm_pristine *pristine, int argument)
+{
+    if (!pristine->arguments[argument])
+        return 0;
+    cm_hosted hosted;
+    int64_t count = cm_tensor_count(pristine->arguments[argument]), reads = 0;
+    uint8_t *mask = cm_new((size_t)count, 1);
+    hosted_open(pristine, pristine->arguments, &hosted);
+    if (pristine->test_case.op->addressed(&hosted.call, argument, mask) != CM_OK)
+        cm_broken("%s: addressed() failed: %s", pristine->name, hosted.error.message);
+    for (int64_t n = 0; n < count; n++)
+        reads += (mask[n] & CM_READS) != 0;
+    free(mask);
+    return reads;
 }
 
 void cm_pristine_close(cm_pristine *pristine)

@@ -31,6 +31,12 @@ cm_status cm_pristine_want(cm_pristine *pristine, cm_accuracy accuracy, cm_error
 // The reference with terms left out, into `want`, an array of `count` values of the output argument.
 cm_status cm_pristine_without(const cm_pristine *pristine, uint64_t omit, cm_accuracy accuracy, cm_want *want,
                               cm_error *error);
+// A private copy of all values, for changing them in a child; nothing of the reference is copied. Close it.
+cm_status cm_pristine_copy(const cm_pristine *from, cm_pristine *to, cm_error *error);
+// Forgets what the reference said, after values were changed.
+void cm_pristine_changed(cm_pristine *pristine);
+// Elements of an argument that the call may read.
+int64_t cm_pristine_reads(const cm_pristine *pristine, int argument);
 void cm_pristine_close(cm_pristine *pristine); // accepts a zeroed one
 
 // Lays out an argument as the case's layout word asks: shape, strides and dtype, no data.

@@ -6,6 +6,7 @@
 #include "harness/group.h"
 #include "harness/judge.h"
 #include "harness/output.h"
+#include "harness/plugin.h"
 #include "harness/terms.h"
 
 #include <signal.h>
@@ -27,6 +28,7 @@ struct run {
     const cm_run_options *options;
     cm_record_writer writer;
     cm_known known;
+    cm_plugins plugins;
     char id[32];
     size_t written;
     time_t last_sign; // of life, without a terminal
@@ -53,13 +55,20 @@ static void clear_progress(const struct run *run)
         fprintf(stderr, "\r\033[K");
 }
 
-static char *repro_line(const cm_item *item, const cm_pristine *pristine, const cm_kernel *kernel)
+static char *repro_line(const struct run *run, const cm_item *item, const cm_pristine *pristine,
+                        const cm_kernel *kernel)
 {
+    char option[512] = "";
+    const char *plugin = cm_plugins_path(&run->plugins, kernel);
+    if (plugin) { // in quotes if a shell would take it apart
+        const char *quote = strpbrk(plugin, " \t\"$&();<>|*?[]`#~\\") ? "'" : "";
+        snprintf(option, sizeof option, "--plugin %s%s%s ", quote, plugin, quote);
+    }
     if (item->fault)
         return cm_text("checkmoe repro --fault %s %s/%s", item->fault->id, kernel->name, pristine->name);
     if (pristine->source)
-        return cm_text("checkmoe run %s %s", pristine->source->arguments, kernel->name);
-    return cm_text("checkmoe repro %s/%s", kernel->name, pristine->name);
+        return cm_text("checkmoe run %s%s %s", option, pristine->source->arguments, kernel->name);
+    return cm_text("checkmoe repro %s%s/%s", option, kernel->name, pristine->name);
 }
 
 static cm_status write_record(struct run *run, const cm_item *item, const cm_pristine *pristine,
@@ -79,7 +88,7 @@ static cm_status write_record(struct run *run, const cm_item *item, const cm_pri
         .seed = pristine->test_case.seed,
         .ms = ms,
         .outcome = *outcome,
-        .repro = repro_line(item, pristine, kernel),
+        .repro = repro_line(run, item, pristine, kernel),
         .source_file = cm_text("%s", kernel->file),
         .source_line = kernel->line,
     };
@@ -176,7 +185,7 @@ static void add_kernel(const struct run *run, const cm_item *item, cm_pristine *
         return;
     for (const cm_check *const *check = cm_registry_checks(); *check; check++)
         if (cm_selection_has_check(&run->options->selection, item, (*check)->name))
-            cm_group_add(group, *check, kernel);
+            cm_group_add(group, *check, kernel, cm_plugins_path(&run->plugins, kernel));
 }
 
 static cm_status run_case(struct run *run, const cm_item *item, cm_pristine *pristine)
@@ -185,7 +194,7 @@ static cm_status run_case(struct run *run, const cm_item *item, cm_pristine *pri
     cm_status status = CM_OK;
     if (item->fault)
         add_kernel(run, item, pristine, item->fault->kernel, &group);
-    for (const cm_kernel *const *kernel = cm_registry_kernels(); !item->fault && *kernel; kernel++)
+    for (const cm_kernel *const *kernel = run->plugins.kernels; !item->fault && *kernel; kernel++)
         add_kernel(run, item, pristine, *kernel, &group);
     for (size_t n = 0; n < group.count && status == CM_OK; n++)
         status = cm_pristine_want(pristine, group.tests[n].kernel->accuracy, &run->error);
@@ -205,9 +214,24 @@ static bool item_selected(const struct run *run, const cm_item *item, const char
 {
     if (item->fault)
         return cm_selection_matches(&run->options->selection, item->fault->kernel->name, case_name);
-    for (const cm_kernel *const *kernel = cm_registry_kernels(); *kernel; kernel++)
+    for (const cm_kernel *const *kernel = run->plugins.kernels; *kernel; kernel++)
         if (is_kernel_of(*kernel, item->op) &&
             cm_selection_matches(&run->options->selection, (*kernel)->name, case_name))
+            return true;
+    return false;
+}
+
+// Without globs a run with plug-ins is about their kernels alone.
+static bool is_about_plugins(const cm_run_options *options)
+{
+    return options->plugins && options->plugins[0] &&
+           !(options->selection.globs && options->selection.globs[0]) && !options->selection.repro_kernel;
+}
+
+static bool has_kernel_of(const struct run *run, const cm_op *op)
+{
+    for (const cm_kernel *const *kernel = run->plugins.kernels; *kernel; kernel++)
+        if (is_kernel_of(*kernel, op))
             return true;
     return false;
 }
@@ -224,6 +248,8 @@ static cm_status run_item(struct run *run, const cm_item *item, size_t number, s
         cm_case_print(&test_case, text);
         if (!item_selected(run, item, text))
             goto done;
+    } else if (item->op && !has_kernel_of(run, item->op)) {
+        goto done;
     } else {
         CM_TRY(cm_registry_open_source(item->model, item->adapter, item->recorded, item->layer, &source,
                                        &run->error));
@@ -236,7 +262,7 @@ static cm_status run_item(struct run *run, const cm_item *item, size_t number, s
     CM_TRY(cm_pristine_open(&test_case, item->case_name ? NULL : &source, pristine, &run->error));
     if (run->options->selection.model && !run->options->quiet)
         CM_TRY(cm_terms_print(pristine, stderr, &run->error));
-    if (item->recorded)
+    if (item->recorded && !(item->op && is_about_plugins(run->options)))
         CM_TRY(judge_recorded(run, item, pristine));
     status = run_case(run, item, pristine);
 done:
@@ -312,6 +338,7 @@ int cm_run(const cm_run_options *options)
     snprintf(run.id, sizeof run.id, "%llx-%x", (unsigned long long)time(NULL), (unsigned)getpid());
     if (options->known_path)
         CM_TRY(cm_known_read(options->known_path, &run.known, &run.error));
+    CM_TRY(cm_plugins_open(options->plugins, is_about_plugins(options), &run.plugins, &run.error));
     CM_TRY(cm_plan_make(&options->selection, &plan, &run.error));
     environment = cm_environment_json(run.id, options->argc, options->argv);
     CM_TRY(cm_record_writer_open(path, environment, &run.writer, &run.error));
@@ -334,6 +361,7 @@ done:
     if (path == temporary)
         unlink(temporary);
     cm_known_close(&run.known);
+    cm_plugins_close(&run.plugins);
     cm_plan_close(&plan);
     free(environment);
     return code;

@@ -33,6 +33,7 @@ void cm_stage_open(const cm_trial *trial, const cm_stage_options *options, cm_st
     const cm_pristine *pristine = trial->pristine;
     const cm_op *op = pristine->test_case.op;
     memset(stage, 0, sizeof *stage);
+    stage->arena.recycle = true;
     for (int n = 0; op->arguments[n].name; n++) {
         const DLTensor *from = pristine->arguments[n];
         if (!from)

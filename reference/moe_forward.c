@@ -137,12 +137,13 @@ static const cm_rounding roundings[] = {
 };
 
 static const cm_term terms[] = {
-    [MOE_LORA_GATE] = {"lora_gate", "LoRA on gate of the routed experts"},
-    [MOE_LORA_UP] = {"lora_up", "LoRA on up of the routed experts"},
-    [MOE_LORA_DOWN] = {"lora_down", "LoRA on down of the routed experts"},
-    [MOE_SHARED] = {"shared", "the shared expert"},
-    [MOE_SHARED_LORA] = {"shared_lora", "LoRA on the shared expert"},
-    [MOE_BIAS] = {"bias", "all biases"},
+    [MOE_LORA_GATE] = {"lora_gate", "LoRA on gate of the routed experts", "lora_b_gate", true},
+    [MOE_LORA_UP] = {"lora_up", "LoRA on up of the routed experts", "lora_b_up", true},
+    [MOE_LORA_DOWN] = {"lora_down", "LoRA on down of the routed experts", "lora_b_down", true},
+    [MOE_SHARED] = {"shared", "the shared expert", "shared_down shared_lora_b_down", false},
+    [MOE_SHARED_LORA] = {"shared_lora", "LoRA on the shared expert",
+                         "shared_lora_b_gate shared_lora_b_up shared_lora_b_down", true},
+    [MOE_BIAS] = {"bias", "all biases", "bias_gate bias_up bias_down", false},
     {0},
 };
 

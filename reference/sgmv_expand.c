@@ -64,7 +64,8 @@ static const cm_rounding roundings[] = {
     {"y", 'y', true, "y, once"},
     {0},
 };
-static const cm_term terms[] = {{"lora", "s B v"}, {"base", "y before the call"}, {0}};
+static const cm_term terms[] = {
+    {"lora", "s B v", "lora_b", true}, {"base", "y before the call", "y", false}, {0}};
 static const cm_symmetry symmetries[] = {
     {"adapters permuted", CM_SYMMETRY_PERMUTE, 'L', NULL, 0},
     {"y and B scaled", CM_SYMMETRY_SCALE, 0, "y lora_b", 0},

@@ -3,37 +3,41 @@
 // up.
 #include "suites/suites.h"
 
+#define EACH "numerics effect mutation bounds isolation"
+#define MORE EACH " state determinism"
+
 static const cm_row rows[] = {
     {"t5-k2-e4-h48-i40-r8x2-{bf16,f32}-{random,exact}-s1", NULL, CM_SET_SMOKE, "a little of everything"},
-    {"t17-k2-e8-h{64,96}-i{40,72}-r{4,16}x3-{bf16,f16,f32}-{uniform,skewed}-{random,exact}-s1", NULL,
+    {"t17-k2-e8-h{64,96}-i{40,72}-r{4,16}x3-{bf16,f16,f32}-{uniform,skewed}-{random,exact}-s1", EACH,
      CM_SET_CI, "the three dtypes on shapes with odd tails, ranks mixed"},
-    {"t33-k{1,4}-e16-h80-i56-r8x4-bf16-{hot,idle,duplicate,holes}-{random,exact}-s2", NULL, CM_SET_CI,
+    {"t33-k{1,4}-e16-h80-i56-r8x4-bf16-{hot,idle,duplicate,holes}-{random,exact}-s2", MORE, CM_SET_CI,
      "one hot expert, idle experts, repeated experts, slots of -1"},
-    {"t{2,3,16}-k2-e5-h33-i17-r{1,3,33}x2-{bf16,f32}-{random,exact}-s3", NULL, CM_SET_CI,
+    {"t{2,3,16}-k2-e5-h33-i17-r{1,3,33}x2-{bf16,f32}-{random,exact}-s3", EACH, CM_SET_CI,
      "odd sizes in every dimension, rank 1 and a rank above I"},
     {"t16-k2-e4-h64-i48-r8x3-bf16-{full,null,last,rank0}-{random,exact}-s4",
      "numerics mutation bounds isolation", CM_SET_CI,
      "adapters: all tokens, none, first token without, rank 0"},
     {"t9-k2-e4-h64-i48-d{24,96}-r8x2-{bf16,f32}-{random,exact}-s5", NULL, CM_SET_CI,
      "a shared expert with LoRA"},
-    {"t12-k2-e4-h48-i32-d24-r8x2-bf16-{padded,shared_outer}-{random,exact}-s6", NULL, CM_SET_CI,
+    {"t12-k2-e4-h48-i32-d24-r8x2-bf16-{padded,shared_outer}-{random,exact}-s6", MORE, CM_SET_CI,
      "rows with gaps; one A and one B for all experts"},
-    {"t16-k2-e8-h64-i48-{bf16,f32}-{random,exact}-s7", NULL, CM_SET_CI, "no adapter at all"},
+    {"t16-k2-e8-h64-i48-{bf16,f32}-{random,exact}-s7", "numerics mutation bounds isolation state", CM_SET_CI,
+     "no adapter at all"},
     {"t1-k1-e1-h32-i32-r8x1-bf16-full-{random,exact}-s8", "numerics mutation bounds", CM_SET_CI,
      "the smallest batch: nothing that isolation could hide"},
-    {"t7-k2-e3-h32-i16-r4x2-bf16-none-{random,exact}-s9", NULL, CM_SET_CI,
+    {"t7-k2-e3-h32-i16-r4x2-bf16-none-{random,exact}-s9", EACH, CM_SET_CI,
      "all slots are -1: the output is 0"},
     {"t0-k2-e3-h32-i16-d8-r4x2-{bf16,f32}-{random,exact}-s10", "mutation bounds", CM_SET_CI,
      "no token: nothing may be touched, nothing is compared"},
-    {"t33-k8-e64-h256-i96-r16x4-bf16-{skewed,uniform}-{random,exact}-s11", NULL, CM_SET_CI,
+    {"t33-k8-e64-h256-i96-r16x4-bf16-{skewed,uniform}-{random,exact}-s11", EACH, CM_SET_CI,
      "eight experts a token, two blocks of 128 in H"},
-    {"t17-k2-e4-h288-i320-r16x2-bf16-{random,exact}-s12", NULL, CM_SET_CI,
+    {"t17-k2-e4-h288-i320-r16x2-bf16-{random,exact}-s12", EACH, CM_SET_CI,
      "past blocks of 256 in both directions"},
-    {"t16-k2-e4-h96-i64-r8x2-{f32-yf16,f16-yf32,bf16-af32,f32-abf16}-{random,exact}-s13", NULL, CM_SET_CI,
+    {"t16-k2-e4-h96-i64-r8x2-{f32-yf16,f16-yf32,bf16-af32,f32-abf16}-{random,exact}-s13", EACH, CM_SET_CI,
      "weights, adapters and output in different dtypes"},
     {"t{1,2,5,17,24}-k{1,2,3}-e{4,5,9}-h{16,31,64,100}-i{8,24,33}-{,d20}-r{1,5,8,16}x{1,2,5}-{bf16,f16,f32}-"
      "{uniform,skewed,hot,duplicate,holes}-{mixed,full,last}-{packed,padded,shared_outer}-{random,exact}-s*",
-     NULL, CM_SET_FUZZ, "everything with everything"},
+     "numerics mutation bounds isolation state determinism", CM_SET_FUZZ, "everything with everything"},
     {0},
 };
 

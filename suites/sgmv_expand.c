@@ -4,17 +4,19 @@
 
 static const cm_row rows[] = {
     {"t7-r8x2-n96-{bf16,f32}-{random,exact}-s1", NULL, CM_SET_SMOKE, "a little of everything"},
-    {"t{3,17,33}-r{1,8,24,64}x3-n{33,257}-{bf16,f16,f32}-{random,exact}-s2", NULL, CM_SET_CI,
-     "ranks and widths on both sides of tiles"},
-    {"t16-r16x4-n90-S{2,3,4}-bf16-vf32-{mixed,full,last,rank0}-{random,exact}-s3", NULL, CM_SET_CI,
+    {"t{3,17,33}-r{1,8,24,64}x3-n{33,257}-{bf16,f16,f32}-{random,exact}-s2",
+     "numerics effect mutation bounds isolation", CM_SET_CI, "ranks and widths on both sides of tiles"},
+    {"t16-r16x4-n90-S{2,3,4}-bf16-vf32-{mixed,full,last,rank0}-{random,exact}-s3",
+     "numerics effect mutation bounds isolation state determinism", CM_SET_CI,
      "unequal slices, fp32 intermediate"},
-    {"t16-r16x4-n90-S3-{bf16,f32}-accumulate=0-{mixed,last,null}-{random,exact}-s4", NULL, CM_SET_CI,
-     "overwriting: rows without adapter become 0"},
-    {"t12-r8x2-n64-bf16-{null,padded}-{random,exact}-s5", NULL, CM_SET_CI, "no adapter; rows with gaps"},
+    {"t16-r16x4-n90-S3-{bf16,f32}-accumulate=0-{mixed,last,null}-{random,exact}-s4",
+     "numerics effect mutation bounds isolation", CM_SET_CI, "overwriting: rows without adapter become 0"},
+    {"t12-r8x2-n64-bf16-{null,padded}-{random,exact}-s5", "numerics effect mutation bounds isolation",
+     CM_SET_CI, "no adapter; rows with gaps"},
     {"t0-r8x2-n64-bf16-{random,exact}-s6", "mutation bounds", CM_SET_CI, "no token"},
     {"t{1,2,9,40}-r{1,3,8,16,48}x{1,2,6}-n{16,31,100,300}-S{1,2,3}-{bf16,f16,f32}-{,vf32}-{,accumulate=0}-"
      "{mixed,full,last,rank0}-{packed,padded}-{random,exact}-s*",
-     "numerics mutation bounds", CM_SET_FUZZ, "everything with everything"},
+     "numerics mutation bounds state determinism", CM_SET_FUZZ, "everything with everything"},
     {0},
 };
 

@@ -4,16 +4,18 @@
 
 static const cm_row rows[] = {
     {"t7-r8x2-K96-{bf16,f32}-{random,exact}-s1", NULL, CM_SET_SMOKE, "a little of everything"},
-    {"t{3,17,33}-r{1,8,24,64}x3-K{33,256}-{bf16,f16,f32}-{random,exact}-s2", NULL, CM_SET_CI,
-     "ranks and lengths on both sides of tiles"},
-    {"t16-r16x4-K80-S{2,3,4}-bf16-vf32-{mixed,full,last,rank0}-{random,exact}-s3", NULL, CM_SET_CI,
+    {"t{3,17,33}-r{1,8,24,64}x3-K{33,256}-{bf16,f16,f32}-{random,exact}-s2",
+     "numerics mutation bounds isolation", CM_SET_CI, "ranks and lengths on both sides of tiles"},
+    {"t16-r16x4-K80-S{2,3,4}-bf16-vf32-{mixed,full,last,rank0}-{random,exact}-s3",
+     "numerics mutation bounds isolation state determinism", CM_SET_CI,
      "slices, fp32 result of bf16 inputs, adapters of rank 0"},
-    {"t12-r8x2-K64-bf16-{null,padded}-{random,exact}-s4", NULL, CM_SET_CI, "no adapter; rows with gaps"},
+    {"t12-r8x2-K64-bf16-{null,padded}-{random,exact}-s4", "numerics mutation bounds isolation", CM_SET_CI,
+     "no adapter; rows with gaps"},
     {"t0-r8x2-K64-bf16-{random,exact}-s5", "mutation bounds", CM_SET_CI, "no token"},
     {"t{1,2,9,40}-r{1,3,8,16,48}x{1,2,6}-K{16,31,100,300}-S{1,2,3}-{bf16,f16,f32}-{,vf32}-{mixed,full,last,"
      "rank0}-"
      "{packed,padded}-{random,exact}-s*",
-     "numerics mutation bounds", CM_SET_FUZZ, "everything with everything"},
+     "numerics mutation bounds state determinism", CM_SET_FUZZ, "everything with everything"},
     {0},
 };
 
