@@ -108,15 +108,12 @@ static void write_arguments(FILE *out, const cm_op *op)
     }
 }
 
-// Calls `each` for the letters that occur in the shapes, in the order of CM_DIM_LETTERS.
-static void write_dims(FILE *out, const cm_op *op, const char *format)
+static bool has_dim(const cm_op *op, char letter)
 {
-    for (const char *letter = CM_DIM_LETTERS; *letter; letter++)
-        for (const cm_argument *argument = op->arguments; argument->name; argument++)
-            if (strchr(argument->shape, *letter)) {
-                fprintf(out, format, *letter, *letter);
-                break;
-            }
+    for (const cm_argument *argument = op->arguments; argument->name; argument++)
+        if (strchr(argument->shape, letter))
+            return true;
+    return false;
 }
 
 static void write_attributes(FILE *out, const cm_op *op)
@@ -142,7 +139,10 @@ static void write_code(FILE *out, const struct skeleton *skeleton)
             op->name, skeleton->name, op->formula, skeleton->name);
     write_arguments(out, op);
     write_attributes(out, op);
-    write_dims(out, op, "    int64_t %c; // extent of dimension %c\n");
+    fprintf(out, "    // extents; checkmoe.h says what the letters stand for\n");
+    for (const char *letter = CM_DIM_LETTERS; *letter; letter++)
+        if (has_dim(op, *letter))
+            fprintf(out, "    int64_t %c;\n", *letter);
     fprintf(out, "};\n\nstatic void open_arguments(const cm_call *call, struct arguments *arguments)\n{\n"
                  "    const cm_host *host = call->host;\n");
     for (const cm_argument *argument = op->arguments; argument->name; argument++)
@@ -150,7 +150,9 @@ static void write_code(FILE *out, const struct skeleton *skeleton)
     for (const cm_attribute *attribute = op->attributes; attribute->name; attribute++)
         fprintf(out, "    arguments->%s = host->attribute(call, \"%s\");\n", attribute->name,
                 attribute->name);
-    write_dims(out, op, "    arguments->%c = host->dim(call, '%c');\n");
+    for (const char *letter = CM_DIM_LETTERS; *letter; letter++)
+        if (has_dim(op, *letter))
+            fprintf(out, "    arguments->%c = host->dim(call, '%c');\n", *letter, *letter);
     fprintf(out,
             "}\n\n"
             "// Shapes, dtypes and attributes, no values. A case that is refused here is a SKIP with this\n"

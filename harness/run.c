@@ -236,6 +236,17 @@ static bool has_kernel_of(const struct run *run, const cm_op *op)
     return false;
 }
 
+// What a suite has recorded is selected like a kernel; what --recorded names always.
+static bool recorded_selected(const struct run *run, const cm_item *item, const cm_pristine *pristine)
+{
+    char name[96];
+    if (!item->op)
+        return true;
+    snprintf(name, sizeof name, "%s/recorded", item->op->name);
+    return !is_about_plugins(run->options) &&
+           cm_selection_matches(&run->options->selection, name, pristine->name);
+}
+
 static cm_status run_item(struct run *run, const cm_item *item, size_t number, size_t count)
 {
     cm_pristine *pristine = cm_new(1, sizeof *pristine);
@@ -262,7 +273,7 @@ static cm_status run_item(struct run *run, const cm_item *item, size_t number, s
     CM_TRY(cm_pristine_open(&test_case, item->case_name ? NULL : &source, pristine, &run->error));
     if (run->options->selection.model && !run->options->quiet)
         CM_TRY(cm_terms_print(pristine, stderr, &run->error));
-    if (item->recorded && !(item->op && is_about_plugins(run->options)))
+    if (item->recorded && recorded_selected(run, item, pristine))
         CM_TRY(judge_recorded(run, item, pristine));
     status = run_case(run, item, pristine);
 done:

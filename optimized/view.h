@@ -66,6 +66,12 @@ static inline bool cm_is_float(const DLTensor *tensor)
     return tensor->dtype.code == kDLBfloat || (tensor->dtype.code == kDLFloat && tensor->dtype.bits <= 32);
 }
 
+// Absent counts as bf16: there is nothing to refuse.
+static inline bool cm_is_bf16(const DLTensor *tensor)
+{
+    return !tensor || (tensor->dtype.code == kDLBfloat && tensor->dtype.bits == 16);
+}
+
 // Pointer to the row at three leading indices; those that the tensor doesn't have are ignored from the left:
 // a tensor [E, I, H] takes (i1, i2) = (expert, row), a vector of rows [T, H] takes i2.
 static inline const char *cm_row_at(const DLTensor *tensor, int64_t i0, int64_t i1, int64_t i2)

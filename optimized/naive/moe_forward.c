@@ -2,10 +2,9 @@
 // moe_forward/naive: what one writes first. Token by token, slot by slot, plain dot products in fp32; one
 // rounding, at the output. f32, f16 and bf16; silu; no biases.
 #include "optimized/kernels.h"
-#include "optimized/view.h"
+#include "optimized/layer.h"
 
 #include <math.h>
-#include <stdio.h>
 
 struct projection {
     const DLTensor *weight, *a, *b;
@@ -138,31 +137,12 @@ static cm_status run(const cm_call *call, void *state)
     return CM_OK;
 }
 
-static bool supports(const cm_call *call, char *reason, size_t size)
-{
-    if (!cm_is_float(ARGUMENT("w_gate"))) {
-        snprintf(reason, size, "integer weights are not implemented");
-        return false;
-    }
-    if (ARGUMENT("bias_gate") || ARGUMENT("bias_up") || ARGUMENT("bias_down")) {
-        snprintf(reason, size, "biases are not implemented");
-        return false;
-    }
-    if (call->host->attribute(call, "activation") != 0 ||
-        call->host->attribute(call, "weight_on_input") != 0 ||
-        call->host->attribute(call, "act_quant") != 0) {
-        snprintf(reason, size, "only silu, weights on the output and no act_quant are implemented");
-        return false;
-    }
-    return true;
-}
-
 const cm_kernel cm_moe_forward_naive = {
     .size = sizeof(cm_kernel),
     .name = "moe_forward/naive",
     .file = __FILE__,
     .line = __LINE__,
     .accuracy = CM_ACCURACY_SINGLE,
-    .supports = supports,
+    .supports = cm_supports_plain_layer,
     .run = run,
 };

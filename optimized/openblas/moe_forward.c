@@ -2,6 +2,7 @@
 // moe_forward/openblas: per expert, gather the tokens that chose it (sorted by adapter), sgemm for each
 // projection and for each adapter's A and B, scatter weighted. fp32 inside, one rounding at the output.
 #include "optimized/kernels.h"
+#include "optimized/layer.h"
 #include "optimized/openblas/products.h"
 
 #include <math.h>
@@ -177,31 +178,12 @@ static cm_status run(const cm_call *call, void *state)
     return CM_OK;
 }
 
-static bool supports(const cm_call *call, char *reason, size_t size)
-{
-    if (!cm_is_float(ARGUMENT("w_gate"))) {
-        snprintf(reason, size, "integer weights are not implemented");
-        return false;
-    }
-    if (ARGUMENT("bias_gate") || ARGUMENT("bias_up") || ARGUMENT("bias_down")) {
-        snprintf(reason, size, "biases are not implemented");
-        return false;
-    }
-    if (call->host->attribute(call, "activation") != 0 ||
-        call->host->attribute(call, "weight_on_input") != 0 ||
-        call->host->attribute(call, "act_quant") != 0) {
-        snprintf(reason, size, "only silu, weights on the output and no act_quant are implemented");
-        return false;
-    }
-    return true;
-}
-
 const cm_kernel cm_moe_forward_openblas = {
     .size = sizeof(cm_kernel),
     .name = "moe_forward/openblas",
     .file = __FILE__,
     .line = __LINE__,
     .accuracy = CM_ACCURACY_SINGLE,
-    .supports = supports,
+    .supports = cm_supports_plain_layer,
     .run = run,
 };

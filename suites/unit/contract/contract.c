@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The contract as C11, and the comparison: every language must see the same layout and a usable descriptor.
 #define CONTRACT(name) contract_c_##name
-#include "suites/unit/contract/contract.inc"
+#include "suites/unit/contract/contract.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -35,8 +35,8 @@ static int compare(const char *language, const cm_kernel *kernel, const size_t *
         printf("%s: the descriptor does not read back\n", language);
         differences++;
     }
-    printf("%-4s cm_kernel %zu, cm_op %zu, cm_call %zu, cm_host %zu bytes; %zu entries, %d differ\n", language,
-           kernel->size, sizeof(cm_op), sizeof(cm_call), sizeof(cm_host), count, differences);
+    printf("%-4s cm_kernel %zu, cm_op %zu, cm_call %zu, cm_host %zu bytes; %zu entries, %d differ\n",
+           language, kernel->size, sizeof(cm_op), sizeof(cm_call), sizeof(cm_host), count, differences);
     return differences;
 }
 

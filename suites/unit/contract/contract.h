@@ -1,5 +1,6 @@
-// The same text for C11, C++17 and CUDA C++: a descriptor as a kernel file ends in it, and the layout of every
-// struct of the contract. CONTRACT(name) makes the names of one language.
+// SPDX-License-Identifier: Apache-2.0
+// The same text for C11, C++17 and CUDA C++: a descriptor as a kernel file ends in it, and the layout of
+// every struct of the contract. CONTRACT(name) makes the names of one language.
 #include "harness/checkmoe.h"
 
 #define FIELD(type, field) offsetof(type, field), sizeof(((type *)0)->field)
@@ -47,7 +48,6 @@ const cm_kernel CONTRACT(kernel) = {
     .line = __LINE__,
     .accuracy = CM_ACCURACY_SINGLE,
     .nondeterministic = true,
-    .trusts_caller = false,
     .alignment = 64,
     .supports = supports,
     .prepare = prepare,

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whether the avx512 kernels can run here: built with the instructions, on a processor and a system that
+// have them. Compiled for any processor, as it decides.
+#include "optimized/avx512/products.h"
+
+#include <stdio.h>
+
+static bool cpu_has_instructions(void)
+{
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bf16");
+#else
+    return false;
+#endif
+}
+
+bool cm_avx512_available(char *reason, size_t size)
+{
+    if (!cm_avx512_built) {
+        snprintf(reason, size, "built without AVX512-BF16");
+        return false;
+    }
+    if (!cpu_has_instructions()) {
+        snprintf(reason, size, "this CPU has no AVX512-BF16");
+        return false;
+    }
+    return true;
+}
