@@ -58,7 +58,12 @@ void *cm_arena_take(cm_arena *arena, const char *name, size_t size, size_t align
         return NULL;
     size_t before = place == CM_PLACE_END ? (pages - size) / alignment * alignment : 0;
     cm_block *block = &arena->blocks[arena->count++];
-    *block = (cm_block){name, mapping, mapping + PAGE + before, pages + 2 * PAGE, size, input, NULL};
+    *block = (cm_block){.name = name,
+                        .mapping = mapping,
+                        .data = mapping + PAGE + before,
+                        .mapped = pages + 2 * PAGE,
+                        .size = size,
+                        .input = input};
     memset(mapping + PAGE, CM_CANARY, before);
     memset(block->data + size, CM_CANARY, pages - before - size);
     return block->data;
@@ -76,9 +81,20 @@ void cm_arena_protect(cm_arena *arena, bool read_only)
 {
     for (int n = 0; n < arena->count; n++) {
         const cm_block *block = &arena->blocks[n];
-        if (block->input)
+        if (block->input && !block->fenced)
             mprotect(block->mapping + PAGE, block->mapped - 2 * PAGE,
                      read_only ? PROT_READ : PROT_READ | PROT_WRITE);
+    }
+}
+
+void cm_arena_fence(cm_arena *arena, const void *data)
+{
+    for (int n = 0; n < arena->count; n++) {
+        cm_block *block = &arena->blocks[n];
+        if (block->data != data)
+            continue;
+        block->fenced = true;
+        mprotect(block->mapping, block->mapped, PROT_NONE);
     }
 }
 
@@ -87,6 +103,8 @@ const cm_block *cm_arena_broken(const cm_arena *arena, int64_t *distance)
     for (int n = 0; n < arena->count; n++) {
         const cm_block *block = &arena->blocks[n];
         const char *end = block->mapping + block->mapped - PAGE;
+        if (block->fenced)
+            continue;
         for (const char *c = block->data - 1; c >= block->mapping + PAGE; c--)
             if ((unsigned char)*c != CM_CANARY) {
                 *distance = c - block->data;
@@ -152,6 +170,15 @@ cm_touch cm_arena_explain(const void *address, bool write, char *text, size_t si
         if (place < block->mapping || place >= block->mapping + block->mapped)
             continue;
         *found = block;
+        if (block->fenced) {
+            at = put_text(at, end, write ? "host write to" : "host read of");
+            at = put_text(at, end, " device pointer `");
+            at = put_text(at, end, block->name);
+            at = put_text(at, end, "`");
+            if (block->tensor && place >= block->data && place < block->data + block->size)
+                put_index(at, end, block->tensor, place - block->data);
+            return CM_TOUCH_DEVICE;
+        }
         if (place >= block->mapping + PAGE && place < block->mapping + block->mapped - PAGE) {
             at = put_text(at, end, "write to input `");
             at = put_text(at, end, block->name);

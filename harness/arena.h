@@ -17,6 +17,7 @@ typedef struct cm_block {
     const char *name; // of the argument, or "scratch"
     char *mapping, *data;
     size_t mapped, size;    // bytes with guards; bytes of data
+    bool fenced;            // simulated device memory: no access from the host
     bool input;             // may be made read-only
     const DLTensor *tensor; // what lies there, to name an element; NULL: plain bytes. Set by the owner
 } cm_block;
@@ -34,10 +35,13 @@ void *cm_arena_take(cm_arena *arena, const char *name, size_t size, size_t align
                     bool input);
 void cm_arena_drop(cm_arena *arena, int first);         // unmaps blocks from `first` on
 void cm_arena_protect(cm_arena *arena, bool read_only); // the inputs
-// The first block whose canaries are broken, with the distance in bytes from its data (negative: before).
+// Makes the block that holds `data` simulated device memory, until it is dropped.
+void cm_arena_fence(cm_arena *arena, const void *data);
+// The first block whose canaries (those of fenced ones are not looked at) are broken, with the distance in
+// bytes from its data (negative: before).
 const cm_block *cm_arena_broken(const cm_arena *arena, int64_t *distance);
 
-typedef enum cm_touch { CM_TOUCH_UNKNOWN, CM_TOUCH_INPUT_WRITE, CM_TOUCH_GUARD } cm_touch;
+typedef enum cm_touch { CM_TOUCH_UNKNOWN, CM_TOUCH_INPUT_WRITE, CM_TOUCH_GUARD, CM_TOUCH_DEVICE } cm_touch;
 
 void cm_arena_activate(const cm_arena *arena); // NULL: none
 // Says what an access at `address` of the active arena was; writes one sentence. Async-signal-safe.

@@ -21,7 +21,7 @@ typedef struct cm_check {
     // False with a reason when the op or this case can't have the check; NULL: every op has it.
     bool (*applies)(const cm_pristine *pristine, char *reason, size_t size);
     cm_verdict (*run)(const cm_trial *trial);
-    bool claims[3]; // by cm_touch: such a page fault is this check's FAIL; otherwise it is a CRASH
+    bool claims[4]; // by cm_touch: such a page fault is this check's FAIL; otherwise it is a CRASH
 } cm_check;
 
 // Sets reason and verdict in one go.

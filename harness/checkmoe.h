@@ -160,6 +160,7 @@ typedef struct cm_call {
     const DLTensor *const *arguments;
     const double *attributes; // in the order of op->attributes
     const int64_t *dims;      // values of CM_DIM_LETTERS, 0 where the op has no such dimension
+    DLDeviceType device;      // where the kernel's arguments lie
     void *stream;             // cudaStream_t on CUDA targets, else NULL
 } cm_call;
 
@@ -217,6 +218,7 @@ typedef struct cm_kernel {
     bool nondeterministic; // declared: repeats may differ in bits
     bool trusts_caller;    // its caller validates; forbidden for built-in kernels
     int alignment;         // bytes that arguments need; 0: their element's
+    int device;            // DLDeviceType where its arguments must lie; 0: host memory
     // Whether this call (shapes, dtypes, attributes; no values) is implemented; if not, says why in `reason`.
     bool (*supports)(const cm_call *call, char *reason, size_t reason_size);
     cm_status (*prepare)(const cm_call *call, void **state); // pack weights; untimed; may be NULL

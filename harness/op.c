@@ -169,9 +169,10 @@ cm_status cm_op_validate(const cm_call *call)
             (status = check_shape(call, &arguments[n], call->arguments[n])) == CM_OK)
             status = check_dtype(call, n);
     for (int n = 0; arguments[n].name && status == CM_OK; n++)
-        if (call->arguments[n] && call->arguments[n]->device.device_type != kDLCPU)
-            status = call->host->fail(call, CM_BAD_DEVICE, "%s lies on device type %d, expected host memory",
-                                      arguments[n].name, (int)call->arguments[n]->device.device_type);
+        if (call->arguments[n] && call->arguments[n]->device.device_type != call->device)
+            status = call->host->fail(
+                call, CM_BAD_DEVICE, "%s lies on device type %d, expected %d (1 is the host)",
+                arguments[n].name, (int)call->arguments[n]->device.device_type, (int)call->device);
     for (int n = 0; arguments[n].name && status == CM_OK; n++)
         if (call->arguments[n])
             status = check_values(call, &arguments[n], call->arguments[n]);

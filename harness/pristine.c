@@ -52,7 +52,8 @@ static void hosted_open(const cm_pristine *pristine, const DLTensor *const *argu
                                    .host = &cm_host_services,
                                    .arguments = arguments,
                                    .attributes = pristine->test_case.attributes,
-                                   .dims = pristine->test_case.dims}};
+                                   .dims = pristine->test_case.dims,
+                                   .device = kDLCPU}};
 }
 
 static cm_status generate(const cm_pristine *pristine, const cm_call *call, int n, int level, cm_error *error)

@@ -64,7 +64,8 @@ void cm_stage_open(const cm_trial *trial, const cm_stage_options *options, cm_st
                                          .host = &cm_host_services,
                                          .arguments = stage->arguments,
                                          .attributes = pristine->test_case.attributes,
-                                         .dims = pristine->test_case.dims},
+                                         .dims = pristine->test_case.dims,
+                                         .device = kDLCPU},
                                 .arena = &stage->arena,
                                 .poison = options->poison};
     cm_arena_activate(&stage->arena);

@@ -11,16 +11,18 @@
 
 Suite *cm_unit_selftest(void);
 
-// A fault that never comes back takes the time-out in every check: only its own is asked for.
+// A fault that never comes back takes the time-out in every check: only its own is asked for. A fault of a
+// kernel that needs special hardware may be skipped, one of these targets may not.
 START_TEST(fault_is_killed)
 {
     const cm_fault *fault = cm_registry_faults()[_i];
+    const char *target = strchr(fault->kernel->name, '/') + 1;
+    bool everywhere = !strcmp(target, "naive") || !strcmp(target, "openblas");
     bool hangs = strstr(fault->finding, "did not come back") != NULL;
-    cm_command command = cm_unit_command("checkmoe run --fault %s --timeout 2 --quiet --require %s%s%s",
-                                         fault->id, strchr(fault->kernel->name, '/') + 1,
+    cm_command command = cm_unit_command("checkmoe run --fault %s --timeout 2 --quiet%s%s", fault->id,
                                          hangs ? " --check " : "", hangs ? fault->check : "");
-    ck_assert_msg(command.code == 0 || command.code == 77, "%s: exit status %d\n%s%s", fault->id,
-                  command.code, command.out, command.err);
+    ck_assert_msg(command.code == 0 || (command.code == 77 && !everywhere), "%s: exit status %d\n%s%s",
+                  fault->id, command.code, command.out, command.err);
     ck_assert_msg(strstr(command.out, fault->id) != NULL, "%s is not in the report:\n%s", fault->id,
                   command.out);
     ck_assert_str_eq(command.err, "");
