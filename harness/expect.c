@@ -28,7 +28,7 @@ static cm_status read_entry(cm_known *known, char *text, int line, cm_error *err
     if (!glob || glob[0] == '#')
         return CM_OK;
     if (!strchr(glob, '/') && strcmp(glob, "*"))
-        return cm_fail(error, CM_BAD_FILE, "%s:%d: \"%s\" names no kernel; %s, e.g. moe_forward/avx512/t17-*",
+        return cm_fail(error, CM_BAD_FILE, "%s:%d: \"%s\" names no kernel; %s, e.g. OP/TARGET/t17-*",
                        known->path, line, glob, form);
     if (!check || !word)
         return cm_fail(error, CM_BAD_FILE, "%s:%d: too few words; %s", known->path, line, form);
