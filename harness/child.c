@@ -39,7 +39,7 @@ enum { FATAL_COUNT = sizeof fatal / sizeof *fatal, OUTPUT_LIMIT = 1 << 20, STACK
 
 static const cm_check *current_check;
 static cm_slot *current_slot;
-static int output_file = -1;
+static int output_file = -1, own_streams[2] = {-1, -1};
 static char handler_stack[STACK];
 
 static void append(char *text, size_t size, const char *more)
@@ -152,9 +152,24 @@ static void fence_output(void)
     fflush(NULL);
     output_file = memfd_create("kernel output", MFD_CLOEXEC);
     if (output_file >= 0) {
+        own_streams[0] = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+        own_streams[1] = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
         dup2(output_file, STDOUT_FILENO);
         dup2(output_file, STDERR_FILENO);
     }
+}
+
+// Without a fork (CK_FORK=no) the report still has to be printed from this process.
+static void restore_output(void)
+{
+    for (int stream = 0; stream < 2 && output_file >= 0; stream++)
+        if (own_streams[stream] >= 0) {
+            dup2(own_streams[stream], stream ? STDERR_FILENO : STDOUT_FILENO);
+            close(own_streams[stream]);
+            own_streams[stream] = -1;
+        }
+    close(output_file);
+    output_file = -1;
 }
 
 // A kernel never prints and never touches file descriptors.
@@ -209,4 +224,7 @@ void cm_child_run(const cm_check *check, const cm_trial *trial, const char *plug
     trial->outcome->verdict = verdict;
     slot->ms = 1e3 * (double)(end.tv_sec - begin.tv_sec) + 1e-6 * (double)(end.tv_nsec - begin.tv_nsec);
     slot->stage = CM_CHILD_DONE;
+    const char *forks = getenv("CK_FORK");
+    if (forks && !strcmp(forks, "no"))
+        restore_output();
 }

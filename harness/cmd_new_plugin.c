@@ -69,21 +69,21 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 // Folder of checkmoe.h: include/checkmoe beside bin/ of an installed program, or where the build has it.
 static void find_header(char *folder, size_t size)
 {
+    static const char *const places[] = {"../include/checkmoe", "include/checkmoe"};
     char program[400];
-    struct stat file;
     ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
     program[length > 0 ? length : 0] = 0;
     char *slash = strrchr(program, '/');
-    static const char *const beside[] = {"../include/checkmoe", "include/checkmoe"};
-    for (size_t n = 0; slash && n < sizeof beside / sizeof *beside; n++) {
-        char path[512];
-        *slash = 0;
-        snprintf(folder, size, "%s/%s", program, beside[n]);
-        snprintf(path, sizeof path, "%s/%s/checkmoe.h", program, beside[n]);
-        if (!stat(path, &file))
-            return;
+    for (size_t n = 0; slash && n < sizeof places / sizeof *places; n++) {
+        char *path = cm_text("%.*s/%s/checkmoe.h", (int)(slash - program), program, places[n]);
+        char *whole = realpath(path, NULL);
+        free(path);
+        if (!whole)
+            continue;
+        snprintf(folder, size, "%.*s", (int)(strrchr(whole, '/') - whole), whole);
+        free(whole);
+        return;
     }
-    folder[0] = 0;
 }
 
 static const char *role_word(cm_role role)

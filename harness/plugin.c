@@ -141,6 +141,11 @@ static cm_status check_kernel(const char *path, const cm_kernel *const *kernels,
         return cm_fail(error, CM_BAD_VALUE,
                        "plug-in %s: kernel \"%s\": alignment %d is no power of two up to %d", path,
                        kernel->name, kernel->alignment, LARGEST_ALIGNMENT);
+    if (kernel->device != 0 && kernel->device != kDLCPU)
+        return cm_fail(
+            error, CM_UNSUPPORTED,
+            "plug-in %s: kernel \"%s\" needs arguments on device type %d; plug-ins get host memory", path,
+            kernel->name, kernel->device);
     return CM_OK;
 }
 
@@ -155,12 +160,13 @@ static cm_status read_plugin(const char *path, struct probe *probe)
         status = check_kernel(path, kernels, n, &probe->error);
         if (status != CM_OK)
             return status;
-        probe->kernels[n].kernel = (cm_kernel){.size = sizeof(cm_kernel),
-                                               .line = kernels[n]->line,
-                                               .accuracy = kernels[n]->accuracy,
-                                               .nondeterministic = kernels[n]->nondeterministic,
-                                               .trusts_caller = kernels[n]->trusts_caller,
-                                               .alignment = kernels[n]->alignment};
+        cm_kernel *kernel = &probe->kernels[n].kernel;
+        *kernel = *kernels[n];
+        kernel->name = kernel->file = NULL; // what it points to stays in this process
+        kernel->supports = NULL;
+        kernel->prepare = NULL;
+        kernel->update = kernel->run = NULL;
+        kernel->release = NULL;
         snprintf(probe->kernels[n].name, sizeof probe->kernels[n].name, "%s", kernels[n]->name);
         snprintf(probe->kernels[n].file, sizeof probe->kernels[n].file, "%s",
                  kernels[n]->file ? kernels[n]->file : path);
@@ -249,7 +255,7 @@ static cm_status probe_plugin(const char *path, struct probe *probe, cm_error *e
 // Takes over what the probe found.
 static cm_status add_plugin(const char *path, const struct probe *probe, cm_plugins *plugins, cm_error *error)
 {
-    for (int n = 0; n < probe->count; n++) {
+    for (int n = 0; n < probe->count && n < CM_MAX_PLUGIN_KERNELS; n++) {
         for (size_t other = 0; other < plugins->count; other++)
             if (!strcmp(plugins->items[other].name, probe->kernels[n].name))
                 return cm_fail(error, CM_BAD_VALUE,
@@ -260,6 +266,7 @@ static cm_status add_plugin(const char *path, const struct probe *probe, cm_plug
         item->path = path;
         memcpy(item->name, probe->kernels[n].name, sizeof item->name);
         memcpy(item->file, probe->kernels[n].file, sizeof item->file);
+        item->name[sizeof item->name - 1] = item->file[sizeof item->file - 1] = 0; // whatever it did there
         item->kernel.name = item->name;
         item->kernel.file = item->file;
     }

@@ -46,7 +46,7 @@ INLINE void multiply_block(const int rows, const int panels, const uint16_t *x, 
     for (int m = 0; m < rows; m++)
 #pragma GCC unroll 4
         for (int p = 0; p < panels; p++) {
-            float *to = out + m * out_stride + p * LANES;
+            float *to = out + m * out_stride + (int64_t)p * LANES;
             __m512 before = keep ? _mm512_load_ps(to) : _mm512_setzero_ps();
             _mm512_store_ps(to, _mm512_fmadd_ps(sum[m][p], factor, before));
         }
@@ -82,7 +82,8 @@ INLINE void multiply_rows(int64_t rows, const int panels, const uint16_t *x, int
 void cm_avx512_multiply(const uint16_t *x, int64_t x_stride, int64_t rows, const uint16_t *w, int64_t panels,
                         int64_t pairs, float scale, bool keep, float *out, int64_t out_stride)
 {
-    for (; panels >= PANELS; panels -= PANELS, w += PANELS * pairs * 2 * LANES, out += PANELS * LANES)
+    for (; panels >= PANELS;
+         panels -= PANELS, w += PANELS * pairs * 2 * LANES, out += (int64_t)PANELS * LANES)
         multiply_rows(rows, PANELS, x, x_stride, w, pairs, scale, keep, out, out_stride);
     for (; panels > 0; panels--, w += pairs * 2 * LANES, out += LANES)
         multiply_rows(rows, 1, x, x_stride, w, pairs, scale, keep, out, out_stride);
@@ -107,12 +108,12 @@ void cm_avx512_round(const float *from, int64_t count, uint16_t *to)
         store_bf16(to + n, lanes_below(n, count), _mm512_load_ps(from + n));
 }
 
-// e^x = 2^n e^r, n = rint(x / ln 2), |r| <= ln 2 / 2; x / ln 2 by a product, n ln 2 in two parts, of which
-// the first has 9 zeros behind it, so that n times it is exact. e^r = 1 + r + r^2 q(r), q of degree 4 with
-// the least relative error in e^r, 3.7e-9 = 0.06 half ulps (weighted least squares on Chebyshev nodes, the
-// weights moved until the peaks are level; then rounded to fp32). Worst error over all 2,239,758,337 floats
-// of [-103.98, 88.73]: 0.76 ulp; denormal results are rounded once more by VSCALEFPS. Beyond: 0 and infinity,
-// also of -infinity and infinity; NaN stays NaN, because VMAXPS and VMINPS give their second operand then.
+// e^x = 2^n e^r, n = rint(x / ln 2), |r| <= ln 2 / 2, n ln 2 subtracted in two parts, the first of 15 bits.
+// e^r = 1 + r + r^2 q(r), q of degree 4 with the least relative error in e^r: 3.7e-9 after its coefficients
+// are rounded to fp32, 0.06 half ulps (least squares on Chebyshev nodes, reweighted until the peaks are
+// level). Worst error over all 2.24e9 floats in [-103.98, 88.73]: 1.01 ulp (x = -0x1.b610fp+4); 0.75 units of
+// 2^-149 where the result is denormal. Beyond: 0 and infinity, also of -infinity and infinity. NaN stays NaN:
+// VMAXPS and VMINPS then give their second operand.
 INLINE __m512 exponential(__m512 x)
 {
     x = _mm512_min_ps(_mm512_set1_ps(89), _mm512_max_ps(_mm512_set1_ps(-104.5f), x));

@@ -2,11 +2,14 @@
 // moe_forward/onednn: what one builds from oneDNN's matmul. Per expert, gather the tokens that chose it; one
 // product for gate and up together and one for down on weights that oneDNN laid out; per run of tokens of one
 // adapter two small products for each projection, on the adapters as they lie; silu and sums in C.
-// Limits: activations, weights and adapters bf16, silu, no biases; the output any float.
+// Limits: activations, weights and adapters bf16, silu, no biases; the output any float. A primitive is kept
+// for each number of tokens that an expert or adapter has had; threads are OpenMP's.
 // Error: v = A x and h are rounded to bf16, all else is fp32; bf16 denormals may count as zero.
 #include "optimized/kernels.h"
 #include "optimized/layer.h"
 #include "optimized/onednn/product.h"
+
+#define ARGUMENT(name) call->host->argument(call, name)
 
 // Weights of the routed experts or of the shared one, in oneDNN's layouts: gate over up [2 width, H] and down
 // [H, width] of each expert.
@@ -109,7 +112,6 @@ static cm_status prepare(const cm_call *call, void **state)
         status = cm_onednn_fail(call, opened, "an engine for this CPU");
         goto done;
     }
-#define ARGUMENT(name) call->host->argument(call, name)
     layer->H = call->host->dim(call, 'H');
     layer->routed.width = call->host->dim(call, 'I');
     layer->routed.experts = call->host->dim(call, 'E');

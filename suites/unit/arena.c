@@ -240,6 +240,29 @@ START_TEST(canaries)
 }
 END_TEST
 
+// Simulated device memory: the host can neither read nor write it, and its canaries are out of reach.
+START_TEST(fenced_blocks)
+{
+    int64_t distance;
+    cm_arena_fence(&arena, arena.blocks[IDS].data);
+    cm_arena_fence(&arena, arena.blocks[FLUSH].data);
+    for (int again = 0; again < 2; again++) { // protection of inputs does not open them
+        ck_assert(touch(arena.blocks[IDS].data + 36, true));
+        ck_assert_str_eq(fault.text, "host write to device pointer `ids`[2,1]");
+        ck_assert_int_eq(fault.touch, CM_TOUCH_DEVICE);
+        ck_assert_ptr_eq(fault.block, &arena.blocks[IDS]);
+        ck_assert(touch(arena.blocks[FLUSH].data + 1, false));
+        ck_assert_str_eq(fault.text, "host read of device pointer `flush`");
+        ck_assert(touch(arena.blocks[FLUSH].data - 1, false) && fault.touch == CM_TOUCH_DEVICE);
+        ck_assert(!touch(arena.blocks[ODD].data, true));
+        cm_arena_protect(&arena, false);
+    }
+    ck_assert_ptr_null(cm_arena_broken(&arena, &distance));
+    arena.blocks[RAW].data[-1] = 0;
+    ck_assert_ptr_eq(cm_arena_broken(&arena, &distance), &arena.blocks[RAW]);
+}
+END_TEST
+
 START_TEST(nearest_damage_first)
 {
     int64_t distance;
@@ -311,6 +334,35 @@ START_TEST(drop_unmaps)
 }
 END_TEST
 
+// An arena that recycles: no mapping more after the first round, dropped memory can't be touched, and a block
+// that comes back is like a new one.
+START_TEST(recycled_blocks)
+{
+    int64_t distance;
+    arena.recycle = true;
+    cycle();
+    int before = mappings();
+    for (int n = 0; n < 100; n++)
+        cycle();
+    ck_assert_int_eq(mappings(), before);
+    char *first = cm_arena_take(&arena, "first", 5000, 4, CM_PLACE_START, true);
+    memset(first, 0, 8192);
+    cm_arena_fence(&arena, first);
+    cm_arena_drop(&arena, 0);
+    ck_assert(touch(first, false));
+    for (int n = 0; n < 10; n++) {
+        char *data = cm_arena_take(&arena, "x", 5000, 4, (cm_place)(n % 2), n % 3 == 0);
+        const cm_block *block = &arena.blocks[n];
+        ck_assert(!block->fenced && !touch(data, true) && !touch(data + 4999, true));
+        ck_assert(touch(block->mapping + PAGE - 1, false));
+        ck_assert(touch(block->mapping + block->mapped - PAGE, true));
+        ck_assert_ptr_null(cm_arena_broken(&arena, &distance));
+    }
+    cm_arena_drop(&arena, 0);
+    arena.recycle = false;
+}
+END_TEST
+
 Suite *cm_unit_arena(void)
 {
     Suite *suite = suite_create("arena");
@@ -324,9 +376,11 @@ Suite *cm_unit_arena(void)
     tcase_add_test(faults, protection_is_for_inputs);
     tcase_add_loop_test(memory, placement, 0, 2 * (int)(sizeof sizes / sizeof *sizes));
     tcase_add_loop_test(memory, canaries, 0, 2 * (int)(sizeof sizes / sizeof *sizes));
+    tcase_add_test(faults, fenced_blocks);
     tcase_add_test(memory, nearest_damage_first);
     tcase_add_test(memory, limits);
     tcase_add_test(memory, drop_unmaps);
+    tcase_add_test(memory, recycled_blocks);
     suite_add_tcase(suite, faults);
     suite_add_tcase(suite, memory);
     return suite;

@@ -3,11 +3,13 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -56,7 +58,11 @@ void cm_unit_start(cm_command *command, const char *const *words)
     ck_assert(command->streams[0] >= 0 && command->streams[1] >= 0);
     command->process = fork();
     ck_assert_int_ge(command->process, 0);
+    if (command->process > 0)
+        setpgid(command->process, command->process); // here, too: the parent may be first
     if (command->process == 0) {
+        setpgid(0, 0); // what the program does to its group stays there
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         int nothing = open("/dev/null", O_RDONLY);
         dup2(nothing, STDIN_FILENO);
         dup2(command->streams[0], STDOUT_FILENO);

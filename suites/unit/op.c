@@ -60,7 +60,8 @@ static void open_bench(int row)
                                   .host = &cm_host_services,
                                   .arguments = bench.arguments,
                                   .attributes = bench.pristine->test_case.attributes,
-                                  .dims = bench.dims};
+                                  .dims = bench.dims,
+                                  .device = kDLCPU};
 }
 
 static void close_bench(void)
@@ -101,13 +102,15 @@ START_TEST(accepts_valid_calls)
 }
 END_TEST
 
-// DLPack allows NULL for the strides of a compact tensor.
-START_TEST(accepts_null_strides)
+// DLPack allows NULL for the strides of a compact tensor; kernels may rely on them once a call is validated.
+START_TEST(refuses_null_strides)
 {
     open_bench(_i);
-    for (int n = 0; n < bench.count; n++)
+    for (int n = 0; n < bench.count; n++) {
         bench.tensors[n].dl.strides = NULL;
-    expect_status(CM_OK, 0, "no strides");
+        expect_status(CM_BAD_SHAPE, n, "no strides");
+        refill(n);
+    }
     close_bench();
 }
 END_TEST
@@ -305,16 +308,28 @@ START_TEST(refuses_absence)
 }
 END_TEST
 
+static void move_to(int n, DLDeviceType device)
+{
+    bench.tensors[n].dl.device.device_type = device;
+}
+
+// Each argument on the wrong side: of a host kernel, then of one whose arguments lie on a device.
 START_TEST(refuses_devices)
 {
-    static const DLDeviceType types[] = {kDLCUDA, kDLCUDAManaged, kDLROCM, (DLDeviceType)0};
+    static const DLDeviceType types[] = {kDLCUDA, kDLCUDAManaged, kDLROCM, kDLCPU, (DLDeviceType)0};
+    static const DLDeviceType sides[] = {kDLCPU, kDLCUDA};
     open_bench(_i);
-    for (int n = 0; n < bench.count; n++)
-        for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
-            bench.tensors[n].dl.device.device_type = types[t];
-            expect_status(CM_BAD_DEVICE, n, "another device");
-            bench.tensors[n].dl.device.device_type = kDLCPU;
-        }
+    for (int side = 0; side < 2; side++) {
+        bench.hosted.call.device = sides[side];
+        for (int n = 0; n < bench.count; n++)
+            move_to(n, sides[side]);
+        for (int n = 0; n < bench.count; n++)
+            for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+                move_to(n, types[t]);
+                expect_status(types[t] == sides[side] ? CM_OK : CM_BAD_DEVICE, n, "a device");
+                move_to(n, sides[side]);
+            }
+    }
     close_bench();
 }
 END_TEST
@@ -325,7 +340,7 @@ Suite *cm_unit_op(void)
     TCase *calls = tcase_create("calls");
     tcase_set_timeout(calls, 60);
     tcase_add_loop_test(calls, accepts_valid_calls, 0, CM_UNIT_OPS);
-    tcase_add_loop_test(calls, accepts_null_strides, 0, CM_UNIT_OPS);
+    tcase_add_loop_test(calls, refuses_null_strides, 0, CM_UNIT_OPS);
     tcase_add_loop_test(calls, refuses_shapes, 0, CM_UNIT_OPS);
     tcase_add_loop_test(calls, refuses_strides, 0, CM_UNIT_OPS);
     tcase_add_loop_test(calls, refuses_dtypes, 0, CM_UNIT_OPS);

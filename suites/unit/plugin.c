@@ -55,6 +55,7 @@ static const struct refusal {
     {"no_run.so", "kernel \"sgmv_plan/refused\" has no run function"},
     {"accuracy.so", "kernel \"sgmv_plan/refused\": there is no accuracy 7"},
     {"alignment.so", "kernel \"sgmv_plan/refused\": alignment 48 is no power of two"},
+    {"device.so", "kernel \"sgmv_plan/refused\" needs arguments on device type 8;"},
     {"absent.so", "cannot be opened (No such file or directory)"},
     {".", "cannot be loaded: "},
     {"hang.so", "did not come back within 10 s in checkmoe_plugin_1()"},

@@ -60,6 +60,9 @@ static const cm_kernel kernel = {
 #ifdef REFUSED_alignment
     .alignment = 48,
 #endif
+#ifdef REFUSED_device
+    .device = kDLMetal,
+#endif
 };
 
 #ifdef REFUSED_other_abi
