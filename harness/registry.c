@@ -7,8 +7,10 @@
 #include "reports/reports.h"
 #include "suites/suites.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CM_OP(symbol) extern const cm_op symbol;
 #include "reference/ops.inc"
@@ -88,10 +90,23 @@ cm_status cm_registry_open_source(const char *model, const char *adapter, const 
     return status;
 }
 
+// An installed program finds share/checkmoe/fixtures beside its bin/, whether the sources still exist or not.
 const char *cm_registry_fixtures(void)
 {
+    static const char place[] = "/../share/checkmoe/fixtures";
+    static char installed[PATH_MAX];
     const char *folder = getenv("CHECKMOE_FIXTURES");
-    return folder && folder[0] ? folder : CM_FIXTURES_DIR;
+    if (folder && folder[0])
+        return folder;
+    ssize_t length = readlink("/proc/self/exe", installed, sizeof installed - sizeof place);
+    installed[length > 0 ? length : 0] = 0;
+    char *slash = strrchr(installed, '/');
+    if (slash) {
+        memcpy(slash, place, sizeof place);
+        if (access(installed, R_OK) == 0)
+            return installed;
+    }
+    return CM_FIXTURES_DIR;
 }
 
 const cm_op *cm_registry_find_op(const char *name, size_t length)
