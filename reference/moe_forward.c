@@ -315,25 +315,39 @@ static void ffn(const struct moe_ffn *ffn, int64_t expert, int64_t adapter, int6
     project(&down, expert, adapter, ranks[2], s, &second, space, &space->h, ffn->width, &space->down, H);
 }
 
+// A factor with its own error.
+struct weight {
+    double value;
+    cm_error_size error;
+};
+
 // Adds weight * down to the running sums of one token.
-static void combine(cm_sum *y, double *magnitude, const struct vector *down, double weight, int64_t H)
+static void combine(cm_sum *y, double *magnitude, const struct vector *down, struct weight weight, int64_t H)
 {
     for (int64_t o = 0; o < H; o++) {
-        cm_sum_add(&y[o], weight * down->value[o]);
-        add_error(&y[o].inherited, weight, down->error[o]);
-        magnitude[o] += fabs(weight) * down->magnitude[o];
+        cm_sum_add(&y[o], weight.value * down->value[o]);
+        add_error(&y[o].inherited, weight.value, down->error[o]);
+        add_error(&y[o].inherited, down->value[o], weight.error);
+        magnitude[o] += fabs(weight.value) * down->magnitude[o];
     }
 }
 
-static double shared_weight(const struct moe_layer *layer, struct workspace *space)
+// 1, or sigmoid(l) of the logit l = router x: its slope is w (1 - w), exp is good to 2 ulp, addition and
+// division round once each.
+static struct weight shared_weight(const struct moe_layer *layer, const struct contract *contract,
+                                   struct workspace *space)
 {
+    struct weight weight = {.value = 1};
     if (!layer->shared_router)
-        return 1;
-    double logit = 0;
+        return weight;
     cm_row(layer->shared_router, (int64_t[]){0}, space->row);
-    for (int64_t i = 0; i < layer->H; i++)
-        logit += space->row[i] * space->x.value[i];
-    return 1 / (1 + exp(-logit));
+    cm_sum logit = dot(space->row, &space->x, layer->H);
+    double w = 1 / (1 + exp(-logit.value));
+    weight.value = w;
+    add_error(&weight.error, w * (1 - w), cm_sum_error(&logit, contract->products));
+    weight.error.variance += w * w * CM_FP32_VARIANCE * (4 * (1 - w) * (1 - w) + 2);
+    weight.error.worst += 4 * CM_FP32_UNIT * w;
+    return weight;
 }
 
 static cm_status reference(const cm_call *call, uint64_t omit, cm_accuracy accuracy, cm_want *want)
@@ -372,14 +386,14 @@ static cm_status reference(const cm_call *call, uint64_t omit, cm_accuracy accur
         }
         if (layer.shared.gate.weight && !(omit >> MOE_SHARED & 1)) {
             ffn(&layer.shared, -1, adapter, rank, s, omit, shared_terms, &contract, &space, H);
-            combine(y, magnitude, &space.down, shared_weight(&layer, &space), H);
+            combine(y, magnitude, &space.down, shared_weight(&layer, &contract, &space), H);
         }
         for (int64_t j = 0; j < layer.k; j++) {
             int64_t expert = cm_index2(layer.ids, t, j);
             if (expert < 0)
                 continue;
             ffn(&layer.routed, expert, adapter, rank, s, omit, routed_terms, &contract, &space, H);
-            combine(y, magnitude, &space.down, cm_element2(layer.weights, t, j), H);
+            combine(y, magnitude, &space.down, (struct weight){.value = cm_element2(layer.weights, t, j)}, H);
         }
         for (int64_t o = 0; o < H; o++)
             cm_want_set(output, t * H + o, y[o].value, magnitude[o], cm_sum_error(&y[o], true));
