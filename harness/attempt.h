@@ -11,7 +11,7 @@ typedef struct cm_attempt {
     cm_stage stage;
 } cm_attempt;
 
-// Whether the kernel can be asked at all; otherwise the outcome is a SKIP with its reason.
+// Whether the kernel can be asked at all and accepts the valid call; otherwise the outcome has the verdict.
 bool cm_attempt_sensible(cm_attempt *attempt);
 // A fresh valid call in attempt->stage, to be spoiled.
 void cm_attempt_begin(cm_attempt *attempt);

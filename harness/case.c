@@ -105,7 +105,8 @@ static bool parse_attribute(cm_case *out, const char *token)
             continue;
         char *end;
         out->attributes[n] = strtod(equals + 1, &end);
-        bool number = equals[1] && !*end;
+        bool number =
+            equals[1] && !*end && (!attribute->words || out->attributes[n] == (int)out->attributes[n]);
         for (int word = 0; attribute->words && attribute->words[word]; word++)
             if (!strcmp(attribute->words[word], equals + 1)) {
                 out->attributes[n] = word;
@@ -221,7 +222,8 @@ void cm_case_print(const cm_case *test_case, char text[CM_CASE_TEXT])
     text[0] = 0;
     for (int d = 0; d < CM_DIM_COUNT; d++) {
         int64_t value = test_case->dims[d];
-        if (!cm_op_has_dim(op, CM_DIM_LETTERS[d]) || value == written[d].missing ||
+        if (!cm_op_has_dim(op, CM_DIM_LETTERS[d]) ||
+            (value == written[d].missing && !(d == r && test_case->dims[L])) ||
             (d == L && cm_op_has_dim(op, 'r')))
             continue;
         if (d == r)

@@ -164,18 +164,38 @@ static void drop_masks(struct probe *probe)
     }
 }
 
+// Gaps between rows are NaN in the clean run, too.
+static cm_verdict check_clean(const struct probe *probe)
+{
+    const cm_trial *trial = probe->trial;
+    const cm_op *op = trial->pristine->test_case.op;
+    for (int n = 0; op->arguments[n].name; n++) {
+        const cm_want *want = &trial->pristine->want[trial->kernel->accuracy][n];
+        for (int64_t i = 0; is_output(&op->arguments[n]) && i < want->count; i++)
+            if (!isfinite(cm_tensor_get(probe->clean.arguments[n], i)) && isfinite(want->value[i]))
+                return cm_conclude(
+                    trial->outcome, CM_FAIL,
+                    "`%s` is not finite though all that is addressed is: a gap between rows was read, "
+                    "or element %lld not written",
+                    op->arguments[n].name, (long long)i);
+    }
+    return CM_PASS;
+}
+
 static cm_verdict run(const cm_trial *trial)
 {
     struct probe probe = {.trial = trial, .spared = -1};
     cm_stage_options options = {.place = CM_PLACE_END, .poison = CM_CANARY};
     cm_verdict verdict = CM_PASS;
-    int64_t T = trial->pristine->test_case.dims[cm_dim_index('T')];
+    int64_t hidden, T = trial->pristine->test_case.dims[cm_dim_index('T')];
     cm_stage_open(trial, &options, &probe.clean);
     if (!cm_stage_run(trial, &options, &probe.clean)) {
         verdict = trial->outcome->verdict;
         goto done;
     }
-    int64_t hidden = hide_unaddressed(&probe);
+    if ((verdict = check_clean(&probe)) != CM_PASS)
+        goto done;
+    hidden = hide_unaddressed(&probe);
     trial->outcome->compared = hidden;
     if (hidden && differs(&probe, probe.masks, &verdict))
         verdict = explain(&probe, "unaddressed");

@@ -168,7 +168,7 @@ typedef struct cm_call {
 typedef struct cm_host {
     uint32_t abi_version;
     const DLTensor *(*argument)(const cm_call *call, const char *name); // NULL if absent or unknown
-    double (*attribute)(const cm_call *call, const char *name);         // fallback if unknown
+    double (*attribute)(const cm_call *call, const char *name);         // 0 if unknown
     int64_t (*dim)(const cm_call *call, char letter);
     // Sets the sentence that goes with the status to be returned; returns that status.
     cm_status (*fail)(const cm_call *call, cm_status status, const char *format, ...);

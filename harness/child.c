@@ -39,6 +39,7 @@ enum { FATAL_COUNT = sizeof fatal / sizeof *fatal, OUTPUT_LIMIT = 1 << 20, STACK
 
 static const cm_check *current_check;
 static cm_slot *current_slot;
+static bool forked; // false with CK_FORK=no
 static int output_file = -1, own_streams[2] = {-1, -1};
 static char handler_stack[STACK];
 
@@ -134,6 +135,8 @@ static void fence_signals(void)
 
 static void fence_resources(size_t case_bytes)
 {
+    if (!forked)
+        return; // the limits would stay on the runner
     setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
     setrlimit(RLIMIT_FSIZE, &(struct rlimit){OUTPUT_LIMIT, OUTPUT_LIMIT});
     long pages = 0;
@@ -203,14 +206,26 @@ static cm_verdict run_plugin(const cm_check *check, const cm_trial *trial, const
     return check->run(&(cm_trial){&kernel, trial->pristine, trial->outcome});
 }
 
+// A fault of the harness in the child is no verdict on the kernel.
+static void on_broken(const char *message)
+{
+    cm_conclude(&current_slot->outcome, CM_CRASH, "%s", message);
+    current_slot->stage = CM_CHILD_BROKEN;
+    _exit(3);
+}
+
 void cm_child_run(const cm_check *check, const cm_trial *trial, const char *plugin, cm_slot *slot)
 {
     struct timespec begin, end;
     cm_verdict verdict;
     current_check = check;
     current_slot = slot;
+    const char *forks = getenv("CK_FORK");
+    forked = !forks || strcmp(forks, "no") != 0;
     fence_output();
     fence_signals();
+    if (forked)
+        cm_broken_hook(on_broken);
     slot->stage = CM_CHILD_BEGUN;
     clock_gettime(CLOCK_MONOTONIC, &begin);
     if (plugin) {
@@ -224,7 +239,6 @@ void cm_child_run(const cm_check *check, const cm_trial *trial, const char *plug
     trial->outcome->verdict = verdict;
     slot->ms = 1e3 * (double)(end.tv_sec - begin.tv_sec) + 1e-6 * (double)(end.tv_nsec - begin.tv_nsec);
     slot->stage = CM_CHILD_DONE;
-    const char *forks = getenv("CK_FORK");
-    if (forks && !strcmp(forks, "no"))
+    if (!forked)
         restore_output();
 }

@@ -10,7 +10,8 @@ typedef enum cm_stage_of_child {
     CM_CHILD_ABSENT,
     CM_CHILD_BEGUN,
     CM_CHILD_DIED,
-    CM_CHILD_DONE
+    CM_CHILD_DONE,
+    CM_CHILD_BROKEN, // a fault of the harness: no verdict
 } cm_stage_of_child;
 
 typedef struct cm_slot {

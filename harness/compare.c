@@ -28,9 +28,11 @@ double cm_bound(const cm_want *want, int64_t n, cm_dtype dtype)
 static bool is_bad(double got, const cm_want *want, int64_t n, cm_dtype dtype, bool exact)
 {
     double value = want->value[n];
-    if (!isfinite(got) || !isfinite(value))
+    if (!isfinite(got) || !isfinite(value)) {
+        value = rounded(dtype, value); // what overflows the format is rightly infinite
         return !((isnan(got) && isnan(value)) ||
                  (isinf(got) && isinf(value) && signbit(got) == signbit(value)));
+    }
     if (exact || !want->sigma || want->sigma[n] == 0)
         return got != rounded(dtype, value);
     return !(fabs(got - value) <= cm_bound(want, n, dtype));
@@ -75,6 +77,7 @@ void cm_compare_bounded(const DLTensor *got, cm_dtype dtype, const cm_want *want
         }
         if (!isfinite(value) || !isfinite(wanted))
             continue;
+        measure->finite++;
         double error = value - wanted, bound = cm_bound(want, n, dtype),
                sigma = want->sigma ? want->sigma[n] : 0;
         want_squares += wanted * wanted;

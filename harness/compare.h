@@ -7,6 +7,7 @@
 
 typedef struct cm_measure {
     int64_t count;            // elements compared: all of them
+    int64_t finite;           // of them, with both values finite
     int64_t nan, infinite;    // non-finite where the reference is finite, or finite where it is not
     int64_t beyond;           // elements outside their bound, non-finite ones included
     int64_t first_bad, worst; // flat indices, -1: none

@@ -37,9 +37,16 @@ static void test_function(int index)
 }
 
 // What a child left behind that didn't finish; `message` is Check's.
-static void explain_death(cm_slot *slot, const char *message)
+static void explain_death(cm_slot *slot, bool passed, const char *message)
 {
     int code;
+    if (slot->stage == CM_CHILD_BROKEN)
+        cm_broken("%s", slot->outcome.reason);
+    if (slot->stage == CM_CHILD_DONE && !passed && !cm_verdict_is_bad(slot->outcome.verdict)) {
+        cm_conclude(&slot->outcome, strstr(message, "timeout") ? CM_TIMEOUT : CM_CRASH,
+                    "after the kernel had returned: %s", message);
+        return;
+    }
     if (slot->stage == CM_CHILD_DONE || slot->stage == CM_CHILD_DIED)
         return;
     const char *returned = strstr(message, "return value ");
@@ -87,8 +94,9 @@ void cm_group_run(cm_group *group, double timeout)
     for (size_t n = 0, result = 0; n < group->count; n++) {
         if (group->tests[n].skip[0])
             continue;
-        const char *message = tr_msg(results[result++]);
-        explain_death(group->tests[n].slot, message ? message : "");
+        TestResult *check_result = results[result++];
+        const char *message = tr_msg(check_result);
+        explain_death(group->tests[n].slot, tr_rtype(check_result) == CK_PASS, message ? message : "");
     }
     free(results);
     srunner_free(runner);

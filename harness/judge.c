@@ -52,14 +52,16 @@ cm_verdict cm_judge_bounded(const cm_measure *measure, bool exact, const char *n
                       measure->rms_want > 0 ? measure->rms_bound / measure->rms_want : 0);
     cm_outcome_metric(outcome, "worst_case_share",
                       measure->rms_want > 0 ? measure->rms_worst / measure->rms_want : 0);
-    if (measure->rms_bound > VACUOUS_SHARE * measure->rms_want)
-        return cm_conclude(outcome, CM_VACUOUS,
-                           "the bound is %.1f %% of rms(want) of `%s`, the limit is %.0f %%",
-                           100 * measure->rms_bound / measure->rms_want, name, 100 * VACUOUS_SHARE);
     if (measure->beyond)
         return cm_conclude(outcome, CM_FAIL,
                            "`%s` is beyond its bound in %lld of %lld elements, at worst %.3g times", name,
                            (long long)measure->beyond, (long long)measure->count, measure->worst_ratio);
+    if (measure->count > 0 && measure->finite == 0)
+        return cm_conclude(outcome, CM_VACUOUS, "no wanted element of `%s` is finite", name);
+    if (measure->rms_bound > VACUOUS_SHARE * measure->rms_want)
+        return cm_conclude(outcome, CM_VACUOUS,
+                           "the bound is %.1f %% of rms(want) of `%s`, the limit is %.0f %%",
+                           100 * measure->rms_bound / measure->rms_want, name, 100 * VACUOUS_SHARE);
     if (!(measure->rms_z <= rms_limit(measure->independent)))
         return cm_conclude(outcome, CM_FAIL, "rms(err/sigma) of `%s` is %.2f, the limit is %.2f", name,
                            measure->rms_z, rms_limit(measure->independent));

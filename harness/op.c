@@ -8,7 +8,7 @@
 
 bool cm_has_word(const char *words, const char *word, size_t length)
 {
-    for (const char *at = words; *at;) {
+    for (const char *at = words; at && *at;) {
         size_t size = strcspn(at, " ");
         if (size == length && !strncmp(at, word, length))
             return true;

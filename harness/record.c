@@ -249,15 +249,20 @@ cm_status cm_record_writer_open(const char *path, const char *environment, cm_re
 
 done:
     if (status != CM_OK) {
-        cm_error ignored = {{0}};
-        if (writer->descriptor) {
-            unlink(writer->temporary);
-            free(writer->temporary);
-            writer->temporary = NULL; // nothing to rename
-        }
-        cm_record_writer_close(writer, true, &ignored);
+        cm_record_writer_discard(writer);
     }
     return status;
+}
+
+void cm_record_writer_discard(cm_record_writer *writer)
+{
+    cm_error ignored = {{0}};
+    if (writer->descriptor) {
+        unlink(writer->temporary);
+        free(writer->temporary);
+        writer->temporary = NULL; // nothing to rename
+    }
+    cm_record_writer_close(writer, true, &ignored);
 }
 
 cm_status cm_record_write(cm_record_writer *writer, const cm_record *record, cm_error *error)

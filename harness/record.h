@@ -58,6 +58,9 @@ char *cm_record_line(const cm_record *record);
 // Length in bytes (1..4) of the UTF-8 character that `text` begins with; 0 if it is malformed or the end.
 int cm_utf8_length(const char *text);
 
+// Gives up what was written; the file that was at `path` before stays. Accepts a zeroed writer.
+void cm_record_writer_discard(cm_record_writer *writer);
+
 // Reads a whole file; unknown keys and unknown schemas are ignored, malformed lines are errors that name the
 // line. A last line without newline (a cut-off write) is dropped and leaves `complete` false.
 cm_status cm_records_read(const char *path, cm_records *records, cm_error *error);

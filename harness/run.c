@@ -142,7 +142,8 @@ static cm_status source_case(const cm_item *item, const cm_source *source, cm_ca
 static cm_status judge_recorded(struct run *run, const cm_item *item, cm_pristine *pristine)
 {
     const cm_op *op = pristine->test_case.op;
-    cm_status status = cm_pristine_want(pristine, CM_ACCURACY_SINGLE, &run->error);
+    bool any = false;
+    cm_status status = CM_OK;
     for (int n = 0; op->arguments[n].name && status == CM_OK; n++) {
         cm_tensor recorded;
         if (op->arguments[n].compare == CM_COMPARE_NONE ||
@@ -152,8 +153,13 @@ static cm_status judge_recorded(struct run *run, const cm_item *item, cm_pristin
         cm_kernel kernel = {.name = name, .file = item->recorded, .line = 0};
         cm_outcome outcome = {0};
         cm_measure measure;
-        const cm_want *want = &pristine->want[CM_ACCURACY_SINGLE][n];
-        if (recorded.dtype != pristine->tensors[n].dtype || cm_tensor_count(&recorded.dl) != want->count)
+        // A model in bf16 or f16 rounds its intermediates, too.
+        cm_accuracy accuracy = recorded.dtype == CM_F32 ? CM_ACCURACY_SINGLE : CM_ACCURACY_MODEL;
+        status = cm_pristine_want(pristine, accuracy, &run->error);
+        const cm_want *want = &pristine->want[accuracy][n];
+        any = true;
+        if (status == CM_OK &&
+            (recorded.dtype != pristine->tensors[n].dtype || cm_tensor_count(&recorded.dl) != want->count))
             status = cm_fail(&run->error, CM_BAD_SHAPE,
                              "%s: recorded \"%s\" has %lld elements of %s, the layer %lld of %s",
                              item->recorded, op->arguments[n].name, (long long)cm_tensor_count(&recorded.dl),
@@ -168,6 +174,8 @@ static cm_status judge_recorded(struct run *run, const cm_item *item, cm_pristin
         }
         free(name);
     }
+    if (!any && status == CM_OK && !run->options->quiet)
+        fprintf(stderr, "%s has no recorded output to compare with\n", item->recorded);
     return status;
 }
 
@@ -323,6 +331,13 @@ static int finish(struct run *run, const char *path)
             lacks_required(&records, run->options->require))
             code = CM_EXIT_FAILED;
     }
+    bool whole = !run->options->selection.globs || !run->options->selection.globs[0];
+    for (size_t n = 0; n < run->known.count && whole && !interrupted && code != CM_EXIT_BROKEN; n++)
+        if (run->known.entries[n].met == 0) {
+            fprintf(stderr, "checkmoe: %s:%d: \"%s\" met no failure; remove the line\n", run->known.path,
+                    run->known.entries[n].line, run->known.entries[n].glob);
+            code = code == CM_EXIT_OK ? CM_EXIT_FAILED : code;
+        }
     if (code == CM_EXIT_NOTHING)
         fprintf(stderr, "checkmoe: nothing was selected; \"checkmoe list\" shows what there is\n");
     cm_tally_close(&tally);
@@ -338,6 +353,7 @@ int cm_run(const cm_run_options *options)
     char temporary[] = "/tmp/checkmoe-records-XXXXXX";
     const char *path = options->records_path;
     char *environment = NULL;
+    bool opened = false;
     cm_status status;
     if (!path) {
         int descriptor = mkstemp(temporary);
@@ -353,6 +369,7 @@ int cm_run(const cm_run_options *options)
     CM_TRY(cm_plan_make(&options->selection, &plan, &run.error));
     environment = cm_environment_json(run.id, options->argc, options->argv);
     CM_TRY(cm_record_writer_open(path, environment, &run.writer, &run.error));
+    opened = true;
     signal(SIGINT, on_interrupt);
     signal(SIGTERM, on_interrupt);
     for (size_t n = 0; n < plan.count && status == CM_OK && !interrupted; n++)
@@ -365,9 +382,12 @@ done:
         cm_error ignored = {{0}};
         clear_progress(&run);
         fprintf(stderr, "checkmoe: %s\n", run.error.message);
-        cm_record_writer_close(&run.writer, true, &ignored);
-        if (options->records_path && run.written == 0)
-            unlink(options->records_path); // nothing is half-written
+        if (opened && (status == CM_NO_MEMORY || run.written > 0))
+            code = CM_EXIT_BROKEN; // not for what the command line asked
+        if (run.written == 0)
+            cm_record_writer_discard(&run.writer); // what was there before stays
+        else
+            cm_record_writer_close(&run.writer, true, &ignored);
     }
     if (path == temporary)
         unlink(temporary);

@@ -82,6 +82,18 @@ static bool refused(const cm_trial *trial, cm_stage *stage, cm_status status, co
     return true;
 }
 
+// Canaries of scratch memory go with it: they are looked at before it is dropped.
+static bool scratch_broken(const cm_trial *trial, const cm_stage *stage)
+{
+    int64_t distance;
+    const cm_block *broken = cm_arena_broken(&stage->arena, &distance);
+    if (!broken || strcmp(broken->name, "scratch") != 0)
+        return false;
+    cm_conclude(trial->outcome, CM_FAIL, "write outside the scratch memory, %lld bytes from its start",
+                (long long)distance);
+    return true;
+}
+
 bool cm_stage_run(const cm_trial *trial, const cm_stage_options *options, cm_stage *stage)
 {
     const cm_kernel *kernel = trial->kernel;
@@ -97,19 +109,15 @@ bool cm_stage_run(const cm_trial *trial, const cm_stage_options *options, cm_sta
     cm_arena_protect(&stage->arena, options->read_only);
     if (kernel->prepare)
         failed = refused(trial, stage, kernel->prepare(call, &state), "prepare");
+    failed = failed || scratch_broken(trial, stage);
     cm_arena_drop(&stage->arena, blocks);
     if (!failed && kernel->update)
         failed = refused(trial, stage, kernel->update(call, state), "update");
+    failed = failed || scratch_broken(trial, stage);
     cm_arena_drop(&stage->arena, blocks);
     if (!failed)
         failed = refused(trial, stage, kernel->run(call, state), "run");
-    int64_t distance;
-    const cm_block *broken = cm_arena_broken(&stage->arena, &distance);
-    if (!failed && broken && !strcmp(broken->name, "scratch")) { // its canaries go with it
-        cm_conclude(trial->outcome, CM_FAIL, "write outside the scratch memory, %lld bytes from its start",
-                    (long long)distance);
-        failed = true;
-    }
+    failed = failed || scratch_broken(trial, stage);
     cm_arena_drop(&stage->arena, blocks);
     if (kernel->release)
         kernel->release(state);

@@ -43,14 +43,23 @@ const char *cm_status_name(cm_status status)
     return "unknown status";
 }
 
+static void (*broken_hook)(const char *message);
+
+void cm_broken_hook(void (*hook)(const char *message))
+{
+    broken_hook = hook;
+}
+
 void cm_broken(const char *format, ...)
 {
+    char message[512];
     va_list list;
     va_start(list, format);
-    fputs("checkmoe: fault of the harness: ", stderr);
-    vfprintf(stderr, format, list);
-    fputc('\n', stderr);
+    vsnprintf(message, sizeof message, format, list);
     va_end(list);
+    if (broken_hook)
+        broken_hook(message);
+    fprintf(stderr, "checkmoe: fault of the harness: %s\n", message);
     exit(3);
 }
 

@@ -19,6 +19,9 @@ const char *cm_status_name(cm_status status);
 // Stops at once: a broken invariant of the harness itself, exit status 3. Never for a verdict or bad input.
 _Noreturn void cm_broken(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+// Called with the sentence before cm_broken ends the process; NULL: none. A child passes it on to its parent.
+void cm_broken_hook(void (*hook)(const char *message));
+
 // calloc that cannot fail: out of memory in the harness itself is cm_broken. Free with free().
 void *cm_new(size_t count, size_t size);
 // snprintf into new memory; free with free().

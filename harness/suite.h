@@ -39,7 +39,7 @@ typedef struct cm_fault {
     const cm_kernel *kernel;
     const char *check;   // that must kill it
     const char *finding; // must be part of that check's reason
-    const char *cases;   // pattern on which it must be killed
+    const char *cases;   // pattern of which at least one must kill it
     const char *story;   // what is broken, one line
 } cm_fault;
 

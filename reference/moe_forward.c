@@ -3,6 +3,7 @@
 //   y_t = shared(x_t) + sum_j w_tj down_e( silu(gate_e(x_t)) * up_e(x_t) ),  e = topk_ids[t,j], -1: nothing
 //   p(x) = W x + bias + s_a B_a (A_a x),  a = token_adapter[t], -1: none
 // Beside each value stand the variance and the worst case of the error that the op's rounding points allow.
+// Errors that share an origin (W h and A h have those of h) are added as if they were independent.
 #include "reference/moe_forward.h"
 
 #include <math.h>
@@ -21,7 +22,7 @@
      .dtype_variable = 'a',                                                                                  \
      .shape = "L " expert "r " in,                                                                           \
      .optional = true,                                                                                       \
-     .shareable = expert[0],                                                                                 \
+     .shareable = projection[0] == 'd' ? 0 : expert[0],                                                      \
      .with = prefix "b_" projection,                                                                         \
      .fill = {.kind = "matrix",                                                                              \
               .fan_in = in[0],                                                                               \
@@ -32,6 +33,7 @@
     {                                                                                                        \
         .name = prefix "b_" projection, .role = CM_ADAPTER, .dtypes = FLOATS, .dtype_variable = 'a',         \
         .shape = "L " expert out " r", .optional = true, .with = prefix "a_" projection,                     \
+        .shareable = projection[0] == 'd' ? expert[0] : 0,                                                   \
         .fill = {.kind = "matrix",                                                                           \
                  .fan_in = 'r',                                                                              \
                  .gain = -1,                                                                                 \
@@ -311,7 +313,8 @@ static void ffn(const struct moe_ffn *ffn, int64_t expert, int64_t adapter, int6
     project(&up, expert, adapter, ranks[1], s, contract, space, &space->x, H, &space->up, ffn->width);
     activate(contract, &space->gate, &space->up, &space->h, ffn->width);
     struct contract second = *contract; // h is rounded to fp32 at least, so its products are rounded too
-    second.products = second.v_products = !contract->model || contract->products;
+    second.products = !contract->model || contract->products;
+    second.v_products = !contract->model || contract->v_products;
     project(&down, expert, adapter, ranks[2], s, &second, space, &space->h, ffn->width, &space->down, H);
 }
 

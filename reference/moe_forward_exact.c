@@ -49,7 +49,7 @@ static cm_status project(struct proof *proof, const struct moe_projection *p, co
         if (rank > 0) {
             moe_row(p->b, adapter, proof->expert, o, proof->row);
             for (int64_t j = 0; j < rank; j++) {
-                // s may be applied to v, to B or to the sum: unscaled terms take part in the proof.
+                // s is a power of two: whether it multiplies v, B or the sum, the same bits are set.
                 cm_exact_add(&sum, s * proof->row[j] * proof->v[j]);
                 out[o] += s * proof->row[j] * proof->v[j];
             }
@@ -98,7 +98,7 @@ cm_status moe_forward_exact(const cm_call *call)
     cm_status status = moe_open(call, &layer);
     if (status != CM_OK)
         return status;
-    if (layer.routed.gate.bias || layer.shared_router)
+    if (layer.routed.gate.bias || layer.routed.up.bias || layer.routed.down.bias || layer.shared_router)
         return call->host->fail(call, CM_UNSUPPORTED,
                                 "exact cases have neither biases nor a gated shared expert");
     int64_t H = layer.H,

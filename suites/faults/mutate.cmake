@@ -3,7 +3,7 @@
 #   kernel: repository path of the kernel's source
 #   check: the check that must kill it
 #   finding: text that must be part of that check's reason
-#   cases: pattern of the cases on which it must be killed
+#   cases: pattern of the cases on which it runs; on one of them at least it must be killed with that finding
 #   ---            then the text to be replaced, which must stand in the source exactly once,
 #   +++            and what replaces it; as many pairs as needed
 file(READ ${INPUT} fault)

@@ -198,13 +198,11 @@ START_TEST(defaults)
     for (const char *letter = "LrDSKNG"; *letter; letter++)
         ck_assert_int_eq(layer.dims[cm_dim_index(*letter)], 0);
     ck_assert_int_eq(shrink.dims[cm_dim_index('S')], 1);
-    ck_assert_int_eq(shrink.dims[cm_dim_index('r')], 0);
     for (int axis = 0; axis < CM_AXIS_COUNT; axis++)
         ck_assert_str_eq(cm_case_word(&layer, (cm_axis_kind)axis), cm_registry_axes()[axis].words[0].name);
     ck_assert_int_eq(layer.dtypes['x'], CM_F32);
     ck_assert_uint_eq(layer.seed, 0);
-    ck_assert_int_eq(cm_dim_index('?'), -1);
-    ck_assert_int_eq(cm_dim_index(0), -1);
+    ck_assert(cm_dim_index('?') == -1 && cm_dim_index(0) == -1);
 }
 END_TEST
 
@@ -351,8 +349,7 @@ END_TEST
 START_TEST(expansion_stops)
 {
     int count = 0;
-    cm_error error = {{0}};
-    ck_assert_int_eq(cm_case_expand("{1..4}", stop_at_two, &count, &error), CM_BAD_STATE);
+    ck_assert_int_eq(cm_case_expand("{1..4}", stop_at_two, &count, NULL), CM_BAD_STATE);
     ck_assert_int_eq(count, 2);
 }
 END_TEST
@@ -376,9 +373,6 @@ START_TEST(draws)
         seen |= 1u << ((t - 1) * 6 + (h - 3) * 2 + wide);
     }
     ck_assert_uint_eq(seen, 0xfff);
-    cm_error error = {{0}};
-    ck_assert_int_eq(cm_case_draw("t{1}", 5, text, &error), CM_OK);
-    ck_assert_str_eq(text, "t1");
 }
 END_TEST
 
