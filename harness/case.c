@@ -5,6 +5,8 @@
 #include "harness/registry.h"
 
 #include <ctype.h>
+#include <errno.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,7 +114,9 @@ static bool parse_attribute(cm_case *out, const char *token)
                 out->attributes[n] = word;
                 number = true;
             }
-        return number && out->attributes[n] >= attribute->minimum && out->attributes[n] <= attribute->maximum;
+        double value = out->attributes[n];
+        bool printable = value == 0 || fabs(value) >= 1e-4; // the '-' of an exponent would end the token
+        return number && printable && value >= attribute->minimum && value <= attribute->maximum;
     }
     return false;
 }
@@ -134,8 +138,9 @@ static bool parse_seed(cm_case *out, const char *token)
     char *end;
     if (token[0] != 's' || !isdigit((unsigned char)token[1]))
         return false;
+    errno = 0;
     out->seed = strtoull(token + 1, &end, 10);
-    return *end == 0;
+    return *end == 0 && errno == 0;
 }
 
 // Ranges, and dimensions that the op needs.

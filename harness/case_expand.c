@@ -58,6 +58,8 @@ static cm_status find_braces(const char *text, const char **open, const char **c
     *close = *open ? strchr(*open, '}') : NULL;
     if (*open && !*close)
         return cm_fail(error, CM_BAD_VALUE, "case pattern \"%s\": { without }", text);
+    if (*open && alternatives(*open, *close) < 1)
+        return cm_fail(error, CM_BAD_VALUE, "case pattern \"%s\": a range that is empty", text);
     return CM_OK;
 }
 
@@ -82,7 +84,9 @@ cm_status cm_case_draw(const char *pattern, uint64_t seed, char text[CM_CASE_TEX
 {
     char current[CM_CASE_TEXT];
     cm_rng rng = {seed, 0x70617474}; // a stream of its own
-    snprintf(current, sizeof current, "%s", pattern);
+    if (strlen(pattern) >= sizeof current)
+        return cm_fail(error, CM_BAD_VALUE, "case pattern \"%s\" is too long", pattern);
+    strcpy(current, pattern);
     for (uint64_t brace = 0;; brace++) {
         const char *open, *close;
         cm_status status = find_braces(current, &open, &close, error);

@@ -72,8 +72,8 @@ void cm_compare_bounded(const DLTensor *got, cm_dtype dtype, const cm_want *want
         if (bad) {
             measure->beyond++;
             measure->first_bad = measure->first_bad < 0 ? n : measure->first_bad;
-            measure->nan += isnan(value) != 0;
-            measure->infinite += isinf(value) != 0;
+            measure->nan += isnan(value) || (isnan(wanted) && !isinf(value));
+            measure->infinite += !isnan(value) && (isinf(value) || isinf(wanted));
         }
         if (!isfinite(value) || !isfinite(wanted))
             continue;

@@ -30,10 +30,22 @@ static cm_group *current; // Check hands a test nothing but its loop index
 static void test_function(int index)
 {
     const cm_test *test = &current->tests[index];
+    if (current->stop && *current->stop)
+        return;
     cm_trial trial = {test->kernel, current->pristine, &test->slot->outcome};
     cm_child_run(test->check, &trial, test->plugin, test->slot);
     if (cm_verdict_is_bad(test->slot->outcome.verdict))
         ck_abort_msg("%s", test->slot->outcome.reason);
+}
+
+// Check's own handlers would kill the child in flight and send the signal on to the whole process group:
+// those of the runner stay.
+static struct sigaction handlers[2];
+
+static void keep_handlers(void)
+{
+    sigaction(SIGINT, &handlers[0], NULL);
+    sigaction(SIGTERM, &handlers[1], NULL);
 }
 
 // What a child left behind that didn't finish; `message` is Check's.
@@ -73,6 +85,9 @@ void cm_group_run(cm_group *group, double timeout)
     TTest *names = cm_new(group->count, sizeof *names); // must outlive the runner
     int added = 0;
     tcase_set_timeout(tcase, timeout);
+    sigaction(SIGINT, NULL, &handlers[0]);
+    sigaction(SIGTERM, NULL, &handlers[1]);
+    tcase_add_unchecked_fixture(tcase, keep_handlers, NULL);
     for (size_t n = 0; n < group->count; n++) {
         cm_test *test = &group->tests[n];
         test->slot = &group->slots[n];
@@ -96,7 +111,10 @@ void cm_group_run(cm_group *group, double timeout)
             continue;
         TestResult *check_result = results[result++];
         const char *message = tr_msg(check_result);
-        explain_death(group->tests[n].slot, tr_rtype(check_result) == CK_PASS, message ? message : "");
+        cm_slot *slot = group->tests[n].slot;
+        group->tests[n].left_out = group->stop && *group->stop && slot->stage == CM_CHILD_ABSENT;
+        if (!group->tests[n].left_out)
+            explain_death(slot, tr_rtype(check_result) == CK_PASS, message ? message : "");
     }
     free(results);
     srunner_free(runner);

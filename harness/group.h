@@ -5,6 +5,8 @@
 
 #include "harness/child.h"
 
+#include <signal.h>
+
 typedef struct cm_test {
     const cm_check *check;
     const cm_kernel *kernel;
@@ -12,6 +14,7 @@ typedef struct cm_test {
     cm_slot *slot;      // in a shared mapping, owned by the group
     char skip[160];     // why the case can't have the check; "": it can
     char *name;
+    bool left_out; // the group was stopped before it: there is no outcome
 } cm_test;
 
 typedef struct cm_group {
@@ -19,7 +22,8 @@ typedef struct cm_group {
     cm_test *tests;
     size_t count, space;
     cm_slot *slots;
-    size_t slots_mapped; // bytes
+    size_t slots_mapped;               // bytes
+    const volatile sig_atomic_t *stop; // not 0: leave out the tests that are still to come; may be NULL
 } cm_group;
 
 // The kernel goes through the check, or gets a SKIP when the case can't have it. `plugin`: path of the

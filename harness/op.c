@@ -99,7 +99,10 @@ static cm_status check_shape(const cm_call *call, const cm_argument *argument, c
             return call->host->fail(call, CM_BAD_SHAPE,
                                     "%s has extent %lld in dimension %d (%c), expected %lld", argument->name,
                                     (long long)tensor->shape[d], d, letters[d], (long long)shape[d]);
-    for (int d = 0; tensor->strides && d < ndim; d++)
+    if (!tensor->strides)
+        return call->host->fail(call, CM_BAD_SHAPE, "%s has no strides; a call always gives them",
+                                argument->name);
+    for (int d = 0; d < ndim; d++)
         if (tensor->strides[d] < 0 ||
             (tensor->strides[d] == 0 && shape[d] > 1 && letters[d] != argument->shareable))
             return call->host->fail(call, CM_BAD_SHAPE, "%s has stride %lld in dimension %d (%c)",
@@ -144,6 +147,10 @@ static cm_status check_values(const cm_call *call, const cm_argument *argument, 
                                     (long long)value, (long long)least, (long long)limit, letter);
         previous = value;
     }
+    if (argument->offset_into && count > 0 && (cm_tensor_get(tensor, 0) != 0 || previous != limit))
+        return call->host->fail(call, CM_BAD_VALUE, "%s goes from %lld to %lld, expected 0 to %lld (%c)",
+                                argument->name, (long long)cm_tensor_get(tensor, 0), (long long)previous,
+                                (long long)limit, letter);
     return CM_OK;
 }
 
@@ -174,7 +181,7 @@ cm_status cm_op_validate(const cm_call *call)
                 call, CM_BAD_DEVICE, "%s lies on device type %d, expected %d (1 is the host)",
                 arguments[n].name, (int)call->arguments[n]->device.device_type, (int)call->device);
     for (int n = 0; arguments[n].name && status == CM_OK; n++)
-        if (call->arguments[n])
+        if (call->arguments[n] && call->device == kDLCPU) // a device's values can't be read from here
             status = check_values(call, &arguments[n], call->arguments[n]);
     return status;
 }

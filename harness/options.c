@@ -95,6 +95,7 @@ static error_t parse_selection(int key, char *argument, struct argp_state *state
     cm_options *options = state->input;
     cm_selection *selection = &options->run.selection;
     long long number;
+    char behind;
     switch (key) {
     case KEY_SET:
         parse_sets(options, argument, state);
@@ -121,8 +122,8 @@ static error_t parse_selection(int key, char *argument, struct argp_state *state
         selection->fuzz_cases = number;
         break;
     case KEY_SHARD:
-        if (sscanf(argument, "%d/%d", &selection->shard, &selection->shards) != 2 || selection->shard < 1 ||
-            selection->shard > selection->shards)
+        if (sscanf(argument, "%d/%d%c", &selection->shard, &selection->shards, &behind) != 2 ||
+            selection->shard < 1 || selection->shard > selection->shards)
             argp_error(state, "--shard: \"%s\" is not I/N with 1 <= I <= N", argument);
         break;
     case KEY_PLUGIN:
@@ -236,8 +237,11 @@ void cm_options_begin(cm_options *options, char **argv, const char *verb)
 void cm_options_end(cm_options *options, int argc, char **argv)
 {
     const cm_report *const *reports = cm_registry_reports();
+    bool taken = false; // stdout, by another report
+    for (int n = 0; n < options->report_count; n++)
+        taken = taken || (options->report_paths[n] && !strcmp(options->report_paths[n], "-"));
     for (int n = 0; n < options->report_count; n++) // the terminal gets text unless it goes elsewhere
-        if (!strcmp(reports[n]->name, "text") && !options->report_paths[n])
+        if (!strcmp(reports[n]->name, "text") && !options->report_paths[n] && !taken)
             options->report_paths[n] = "-";
     options->run.selection.globs = options->globs;
     options->run.plugins = options->plugins;

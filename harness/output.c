@@ -12,9 +12,9 @@ cm_status cm_report_write(const cm_report *report, const cm_records *records, co
 {
     cm_status status = CM_OK;
     struct stat file;
-    bool regular = stat(path, &file) != 0 || S_ISREG(file.st_mode);
+    bool regular = lstat(path, &file) != 0 || S_ISREG(file.st_mode);
     bool plain = !strcmp(path, "-"),
-         direct = plain || !regular; // a device or pipe is written to, never replaced
+         direct = plain || !regular; // a device, pipe or link is written to, never replaced
     char *temporary = cm_text("%s.part-%d", path, (int)getpid());
     FILE *out = plain ? stdout : fopen(direct ? path : temporary, "w");
     if (!out) {

@@ -226,7 +226,7 @@ cm_status cm_record_writer_open(const char *path, const char *environment, cm_re
     struct stat file;
     *writer = (cm_record_writer){0};
 
-    if (stat(path, &file) == 0 && !S_ISREG(file.st_mode)) { // a rename would replace a device or a pipe
+    if (lstat(path, &file) == 0 && !S_ISREG(file.st_mode)) { // a rename would replace a device, pipe or link
         status = cm_fail(error, CM_BAD_FILE,
                          "%s: is not a regular file; give --records a path that can be replaced", path);
         goto done;

@@ -198,7 +198,7 @@ static void add_kernel(const struct run *run, const cm_item *item, cm_pristine *
 
 static cm_status run_case(struct run *run, const cm_item *item, cm_pristine *pristine)
 {
-    cm_group group = {.pristine = pristine};
+    cm_group group = {.pristine = pristine, .stop = &interrupted};
     cm_status status = CM_OK;
     if (item->fault)
         add_kernel(run, item, pristine, item->fault->kernel, &group);
@@ -210,6 +210,8 @@ static cm_status run_case(struct run *run, const cm_item *item, cm_pristine *pri
         cm_group_run(&group, run->options->timeout);
     for (size_t n = 0; n < group.count && status == CM_OK; n++) {
         const cm_test *test = &group.tests[n];
+        if (test->left_out)
+            continue;
         status = write_record(run, item, pristine, test->kernel, test->check->name, &test->slot->outcome,
                               test->slot->ms);
     }
@@ -310,6 +312,14 @@ static bool lacks_required(const cm_records *records, const char *require)
     return lacking;
 }
 
+// Nothing narrows the run: a known failure of the ci set had its chance.
+static bool is_whole(const cm_run_options *options)
+{
+    const cm_selection *selection = &options->selection;
+    return !(selection->globs && selection->globs[0]) && !selection->checks && selection->shards < 2 &&
+           selection->sets & CM_SET_CI && !selection->faults && !selection->model && !selection->repro_case;
+}
+
 static int finish(struct run *run, const char *path)
 {
     cm_records records = {0};
@@ -320,8 +330,10 @@ static int finish(struct run *run, const char *path)
         status = cm_records_read(path, &records, &run->error);
     const cm_report *const *reports = cm_registry_reports();
     for (int n = 0; reports[n] && status == CM_OK; n++)
-        if (run->options->report_paths && run->options->report_paths[n])
+        if (run->options->report_paths && run->options->report_paths[n]) {
             status = cm_report_write(reports[n], &records, run->options->report_paths[n], &run->error);
+            code = status == CM_OK ? code : CM_EXIT_USAGE; // of the path; the records are there
+        }
     if (status != CM_OK) {
         fprintf(stderr, "checkmoe: %s\n", run->error.message);
     } else {
@@ -331,8 +343,8 @@ static int finish(struct run *run, const char *path)
             lacks_required(&records, run->options->require))
             code = CM_EXIT_FAILED;
     }
-    bool whole = !run->options->selection.globs || !run->options->selection.globs[0];
-    for (size_t n = 0; n < run->known.count && whole && !interrupted && code != CM_EXIT_BROKEN; n++)
+    bool whole = is_whole(run->options) && !interrupted && code != CM_EXIT_BROKEN && code != CM_EXIT_USAGE;
+    for (size_t n = 0; n < run->known.count && whole; n++)
         if (run->known.entries[n].met == 0) {
             fprintf(stderr, "checkmoe: %s:%d: \"%s\" met no failure; remove the line\n", run->known.path,
                     run->known.entries[n].line, run->known.entries[n].glob);

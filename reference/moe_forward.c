@@ -45,10 +45,10 @@
         .meaning = "LoRA B of the " projection " projection; columns from the adapter's rank on are padding" \
     }
 
-#define MATRIX(id, dims, in, sign, nonzeros, scale, missing, text)                                           \
+#define MATRIX(id, dims, in, sign, nonzeros, scale, partner, text)                                           \
     {                                                                                                        \
         .name = id, .role = CM_WEIGHT, .dtypes = WEIGHTS, .dtype_variable = 'w', .shape = dims,              \
-        .optional = missing, .meaning = text, .fill = {                                                      \
+        .optional = partner != NULL, .with = partner, .meaning = text, .fill = {                             \
             .kind = "matrix",                                                                                \
             .fan_in = in,                                                                                    \
             .aligned = sign,                                                                                 \
@@ -83,9 +83,9 @@ static const cm_argument arguments[] = {
      .with = "lora_scaling", .fill = {.kind = "rank"}, .meaning = "rank of each adapter, 0..r"},
     {.name = "lora_scaling", .role = CM_ADAPTER, .dtypes = F32, .shape = "L", .optional = true,
      .with = "token_adapter", .fill = {.kind = "scaling"}, .meaning = "s of each adapter: alpha/r or alpha/sqrt(r)"},
-    MATRIX("w_gate", "E I H", 'H', 'H', 2, 6, false, "gate of the routed experts"),
-    MATRIX("w_up", "E I H", 'H', 0, 2, 0, false, "up of the routed experts"),
-    MATRIX("w_down", "E H I", 'I', 0, 1, -6, false, "down of the routed experts"),
+    MATRIX("w_gate", "E I H", 'H', 'H', 2, 6, NULL, "gate of the routed experts"),
+    MATRIX("w_up", "E I H", 'H', 0, 2, 0, NULL, "up of the routed experts"),
+    MATRIX("w_down", "E H I", 'I', 0, 1, -6, NULL, "down of the routed experts"),
     SCALE("w_gate_scale", "E I H/G", "w_gate"),
     SCALE("w_up_scale", "E I H/G", "w_up"),
     SCALE("w_down_scale", "E H I/G", "w_down"),
@@ -95,9 +95,9 @@ static const cm_argument arguments[] = {
     LORA("lora_", "gate", "E ", "H", "I", 'H', 6),
     LORA("lora_", "up", "E ", "H", "I", 0, 0),
     LORA("lora_", "down", "E ", "I", "H", 0, 0),
-    MATRIX("shared_gate", "D H", 'H', 'H', 2, 6, true, "gate of the shared expert"),
-    MATRIX("shared_up", "D H", 'H', 0, 2, 0, true, "up of the shared expert"),
-    MATRIX("shared_down", "H D", 'D', 0, 1, -6, true, "down of the shared expert"),
+    MATRIX("shared_gate", "D H", 'H', 'H', 2, 6, "shared_up", "gate of the shared expert"),
+    MATRIX("shared_up", "D H", 'H', 0, 2, 0, "shared_down", "up of the shared expert"),
+    MATRIX("shared_down", "H D", 'D', 0, 1, -6, "shared_gate", "down of the shared expert"),
     SCALE("shared_gate_scale", "D H/G", "shared_gate"),
     SCALE("shared_up_scale", "D H/G", "shared_up"),
     SCALE("shared_down_scale", "H D/G", "shared_down"),
@@ -155,7 +155,7 @@ static const cm_symmetry symmetries[] = {
     {"adapters permuted", CM_SYMMETRY_PERMUTE, 'L', NULL, 0},
     {"slots permuted", CM_SYMMETRY_PERMUTE, 'k', NULL, 0},
     {"hidden units permuted", CM_SYMMETRY_PERMUTE, 'I', NULL, 0},
-    {"down scaled", CM_SYMMETRY_SCALE, 0, "w_down lora_b_down shared_down shared_lora_b_down", 0},
+    {"down scaled", CM_SYMMETRY_SCALE, 0, "w_down bias_down lora_b_down shared_down shared_lora_b_down", 0},
     {"scaling 0 is base", CM_SYMMETRY_OMIT, 0, "lora_scaling",
      1 << MOE_LORA_GATE | 1 << MOE_LORA_UP | 1 << MOE_LORA_DOWN | 1 << MOE_SHARED_LORA},
     {0},

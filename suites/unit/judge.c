@@ -115,6 +115,24 @@ START_TEST(nonfinite_counts)
 }
 END_TEST
 
+// What rounds to infinity in the output's format must be infinite, exact or not.
+START_TEST(overflow)
+{
+    static const struct {
+        double want, got;
+        bool good;
+    } rows[] = {{70000, (double)INFINITY, true},   {-70000, -(double)INFINITY, true}, {70000, 65504, false},
+                {-70000, (double)INFINITY, false}, {65500, (double)INFINITY, false},  {65519, 65504, true}};
+    for (size_t n = 0; n < sizeof rows / sizeof *rows; n++)
+        for (int exact = 0; exact < 2; exact++) {
+            begin(CM_F16, 4, 4);
+            set(5, rows[n].want, rows[n].got);
+            expect(rows[n].good ? CM_PASS : CM_FAIL, exact, rows[n].good ? "" : "`y`");
+            ck_assert_int_eq(output.measure.first_bad, rows[n].good ? -1 : 5);
+        }
+}
+END_TEST
+
 // Exact data: equal values, the sign of zero is free, what does not fit the format is rounded.
 START_TEST(exact_values)
 {
@@ -332,6 +350,7 @@ Suite *cm_unit_judge(void)
     tcase_set_timeout(tcase, 60);
     tcase_add_loop_test(tcase, nonfinite_values, 0, (int)(sizeof nonfinites / sizeof *nonfinites));
     tcase_add_test(tcase, nonfinite_counts);
+    tcase_add_test(tcase, overflow);
     tcase_add_test(tcase, exact_values);
     tcase_add_test(tcase, certain_elements);
     tcase_add_test(tcase, bounds_to_the_bit);
