@@ -155,6 +155,8 @@ static const cm_symmetry symmetries[] = {
     {"adapters permuted", CM_SYMMETRY_PERMUTE, 'L', NULL, 0},
     {"slots permuted", CM_SYMMETRY_PERMUTE, 'k', NULL, 0},
     {"hidden units permuted", CM_SYMMETRY_PERMUTE, 'I', NULL, 0},
+    {"model units permuted", CM_SYMMETRY_PERMUTE, 'H', NULL, 0},
+    {"shared units permuted", CM_SYMMETRY_PERMUTE, 'D', NULL, 0},
     {"down scaled", CM_SYMMETRY_SCALE, 0, "w_down bias_down lora_b_down shared_down shared_lora_b_down", 0},
     {"scaling 0 is base", CM_SYMMETRY_OMIT, 0, "lora_scaling",
      1 << MOE_LORA_GATE | 1 << MOE_LORA_UP | 1 << MOE_LORA_DOWN | 1 << MOE_SHARED_LORA},
@@ -362,8 +364,11 @@ static cm_status reference(const cm_call *call, uint64_t omit, cm_accuracy accur
     if (status != CM_OK)
         return status;
     int x_bits = cm_significand_bits(layer.hidden->dtype), a_bits = 0;
-    if (layer.routed.gate.a)
-        a_bits = cm_significand_bits(layer.routed.gate.a->dtype);
+    const DLTensor *const adapters[] = {layer.routed.gate.a, layer.routed.up.a, layer.routed.down.a,
+                                        layer.shared.gate.a, layer.shared.up.a, layer.shared.down.a};
+    for (int n = 0; n < 6; n++)
+        if (adapters[n])
+            a_bits = cm_significand_bits(adapters[n]->dtype);
     struct contract contract = {
         .model = accuracy == CM_ACCURACY_MODEL,
         .dtype = layer.hidden->dtype,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Monte Carlo validation of the references' sigma: kernels that round at every rounding point of the contract
-// and form each sum as a chain of fp32 additions in a random order. rms(err / sigma) must be near 1 and no
-// element outside its bound.
+// Monte Carlo validation of the references' sigma: kernels that form each sum as a chain in a random order,
+// and round at every rounding point of the contract, by fp32 arithmetic or by a random error of up to half an
+// ulp at each point (`injected`). rms(err / sigma) must be near 1 and no element outside its bound.
 #include "harness/compare.h"
 #include "harness/op.h"
 #include "harness/registry.h"
@@ -27,12 +27,13 @@ enum { LONGEST = 1024, SEEDS = CM_UNIT_SLOW ? 1 : 4 }; // LONGEST: of any dimens
 struct kernel {
     const cm_pristine *pristine;
     float *values[CM_MAX_ARGUMENTS];
+    double *output; // before its own rounding
     cm_dtype dtype; // that intermediates are rounded to
-    bool model;
+    bool model, injected;
     cm_rng rng;
     uint64_t drawn;
     uint32_t block[4];
-    float terms[LONGEST];
+    double terms[LONGEST];
     int64_t count;
     double lost, expected; // squared errors of all additions, and what a full significand would lose
 };
@@ -53,53 +54,86 @@ static int64_t index_at(const struct kernel *kernel, const char *name, int64_t n
     return (int64_t)values_of(kernel, name)[n];
 }
 
-static void kernel_open(const cm_pristine *pristine, cm_dtype dtype, cm_accuracy accuracy, struct kernel *out)
+static void kernel_open(const cm_pristine *pristine, cm_dtype dtype, cm_accuracy accuracy, bool injected,
+                        struct kernel *out)
 {
     const cm_op *op = pristine->test_case.op;
     *out = (struct kernel){.pristine = pristine, .dtype = dtype, .rng = {pristine->test_case.seed, 0x73696d}};
     out->model = accuracy == CM_ACCURACY_MODEL;
+    out->injected = injected;
     for (int n = 0; op->arguments[n].name; n++) {
         if (!pristine->arguments[n])
             continue;
         int64_t count = cm_tensor_count(pristine->arguments[n]);
+        if (op->arguments[n].compare == CM_COMPARE_BOUNDED)
+            out->output = cm_new((size_t)count, sizeof *out->output);
         out->values[n] = cm_new((size_t)count, sizeof(float));
         for (int64_t i = 0; i < count && op->arguments[n].role != CM_OUTPUT; i++)
             out->values[n][i] = (float)cm_tensor_get(pristine->arguments[n], i);
     }
 }
 
-static float rounded(cm_dtype dtype, float value)
+static double rounded(cm_dtype dtype, double value)
 {
     char storage[8];
     cm_store(storage, dtype, 0, value);
-    return (float)cm_load(storage, dtype, 0);
+    return cm_load(storage, dtype, 0);
+}
+
+static uint32_t draw(struct kernel *kernel)
+{
+    uint64_t drawn = kernel->drawn++;
+    if (drawn % 4 == 0)
+        cm_rng_block(kernel->rng, drawn, kernel->block);
+    return kernel->block[drawn % 4];
+}
+
+// One rounding to the format: as arithmetic does it, or an error that is uniform in half an ulp.
+static double round_to(struct kernel *kernel, cm_dtype dtype, double exact)
+{
+    if (!kernel->injected)
+        return rounded(dtype, exact);
+    return exact == 0 ? 0 : exact + ((double)draw(kernel) * 0x1p-32 - 0.5) * cm_dtype_ulp(dtype, exact);
 }
 
 // A rounding point that only kernels of accuracy MODEL use.
-static float point(const struct kernel *kernel, float value)
+static double point(struct kernel *kernel, double value)
 {
-    return kernel->model ? rounded(kernel->dtype, value) : value;
+    return kernel->model ? round_to(kernel, kernel->dtype, value) : value;
 }
 
-static float plus(struct kernel *kernel, float a, float b)
+static double plus(struct kernel *kernel, double a, double b)
 {
-    double exact = (double)a + (double)b;
-    float sum = (float)exact;
-    kernel->lost += ((double)sum - exact) * ((double)sum - exact);
+    double exact = a + b, sum = round_to(kernel, CM_F32, exact);
+    kernel->lost += (sum - exact) * (sum - exact);
     // ulp^2 / 12, and the mean of 1/m^2 over log-uniform significands m in [1, 2) is 3 / (8 ln 2)
     kernel->expected += exact * exact * (0x1p-46 / 12 * 0.375 / M_LN2);
     return sum;
 }
 
-// The terms' sum, one after the other in a random order.
-static float total(struct kernel *kernel)
+// A product rounds where it does not fit fp32.
+static double times(struct kernel *kernel, double a, double b)
 {
-    float *terms = kernel->terms, sum = 0;
+    double exact = a * b;
+    return (double)(float)exact == exact ? exact : round_to(kernel, CM_F32, exact);
+}
+
+// sigmoid(g) with four roundings: exp is allowed 2 ulp, which is two of them.
+static double sigmoid(struct kernel *kernel, double g)
+{
+    if (!kernel->injected)
+        return 1 / (1 + (double)expf((float)-g)); // rounded by the caller's product
+    double e = exp(-g);
+    e += 2 * (round_to(kernel, CM_F32, e) - e);
+    return 1 / plus(kernel, 1, e);
+}
+
+// The terms' sum, one after the other in a random order.
+static double total(struct kernel *kernel)
+{
+    double *terms = kernel->terms, sum = 0;
     for (int64_t left = kernel->count; left > 0; left--) {
-        uint64_t drawn = kernel->drawn++;
-        if (drawn % 4 == 0)
-            cm_rng_block(kernel->rng, drawn, kernel->block);
-        int64_t choice = (int64_t)(kernel->block[drawn % 4] * (uint64_t)left >> 32);
+        int64_t choice = (int64_t)(draw(kernel) * (uint64_t)left >> 32);
         sum = left == kernel->count ? terms[choice] : plus(kernel, sum, terms[choice]);
         terms[choice] = terms[left - 1];
     }
@@ -107,14 +141,19 @@ static float total(struct kernel *kernel)
     return sum;
 }
 
-static float dot(struct kernel *kernel, const float *row, const float *x, int64_t count)
+static double dot_wide(struct kernel *kernel, const float *row, const double *x, int64_t count)
 {
     for (int64_t n = 0; n < count; n++)
-        kernel->terms[kernel->count++] = row[n] * x[n]; // rounded if it does not fit
+        kernel->terms[kernel->count++] = times(kernel, row[n], x[n]);
     return total(kernel);
 }
 
-// The ops ----------------------------------------------------------------------------------------------
+static double dot(struct kernel *kernel, const float *row, const float *x, int64_t count)
+{
+    for (int64_t n = 0; n < count; n++)
+        kernel->terms[kernel->count++] = times(kernel, row[n], x[n]);
+    return total(kernel);
+}
 
 struct token {
     int64_t adapter, rank, expert; // expert -1: the shared one
@@ -122,24 +161,24 @@ struct token {
 };
 
 // out[n_out] = W in[n_in] + s B (A in)
-static void project(struct kernel *kernel, const struct token *token, const char *name, const float *in,
-                    int64_t n_in, float *out, int64_t n_out)
+static void project(struct kernel *kernel, const struct token *token, const char *name, const double *in,
+                    int64_t n_in, double *out, int64_t n_out)
 {
     char weight[32], a[32], b[32];
     bool shared = token->expert < 0;
     int64_t E = shared ? 1 : dim(kernel, 'E'), e = shared ? 0 : token->expert, r = dim(kernel, 'r');
     int64_t matrix = token->adapter * E + e;
-    float v[LONGEST];
+    double v[LONGEST];
     snprintf(weight, sizeof weight, "%s%s", shared ? "shared_" : "w_", name);
     snprintf(a, sizeof a, "%slora_a_%s", shared ? "shared_" : "", name);
     snprintf(b, sizeof b, "%slora_b_%s", shared ? "shared_" : "", name);
     for (int64_t j = 0; j < token->rank; j++)
-        v[j] = point(kernel, dot(kernel, values_of(kernel, a) + (matrix * r + j) * n_in, in, n_in));
+        v[j] = point(kernel, dot_wide(kernel, values_of(kernel, a) + (matrix * r + j) * n_in, in, n_in));
     for (int64_t o = 0; o < n_out; o++) {
-        float value = dot(kernel, values_of(kernel, weight) + (e * n_out + o) * n_in, in, n_in);
+        double value = dot_wide(kernel, values_of(kernel, weight) + (e * n_out + o) * n_in, in, n_in);
         if (token->rank > 0) {
             const float *row = values_of(kernel, b) + (matrix * n_out + o) * r;
-            float delta = token->scaling * dot(kernel, row, v, token->rank);
+            double delta = times(kernel, token->scaling, dot_wide(kernel, row, v, token->rank));
             value = plus(kernel, point(kernel, value), delta);
         }
         out[o] = point(kernel, value);
@@ -147,23 +186,28 @@ static void project(struct kernel *kernel, const struct token *token, const char
 }
 
 // y[H] = weight * FFN(x)
-static void ffn(struct kernel *kernel, const struct token *token, const float *x, float weight, float *y)
+static void ffn(struct kernel *kernel, const struct token *token, const float *hidden, double weight,
+                double *y)
 {
     int64_t H = dim(kernel, 'H'), width = dim(kernel, token->expert < 0 ? 'D' : 'I');
-    float gate[LONGEST], h[LONGEST];
+    double x[LONGEST], gate[LONGEST], h[LONGEST];
+    for (int64_t i = 0; i < H; i++)
+        x[i] = hidden[i];
     project(kernel, token, "gate", x, H, gate, width);
     project(kernel, token, "up", x, H, h, width);
-    for (int64_t i = 0; i < width; i++)
-        h[i] = point(kernel, gate[i] / (1 + expf(-gate[i])) * h[i]);
+    for (int64_t i = 0; i < width; i++) {
+        double silu = round_to(kernel, CM_F32, gate[i] * sigmoid(kernel, gate[i]));
+        h[i] = point(kernel, round_to(kernel, CM_F32, silu * h[i]));
+    }
     project(kernel, token, "down", h, width, y, H);
     for (int64_t o = 0; o < H; o++)
-        y[o] = weight * y[o];
+        y[o] = times(kernel, weight, y[o]);
 }
 
 static void moe_forward(struct kernel *kernel)
 {
     int64_t T = dim(kernel, 'T'), k = dim(kernel, 'k'), H = dim(kernel, 'H');
-    float *slots = cm_new((size_t)((k + 1) * H), sizeof *slots);
+    double *slots = cm_new((size_t)((k + 1) * H), sizeof *slots);
     for (int64_t t = 0; t < T; t++) {
         const float *x = values_of(kernel, "hidden") + t * H;
         struct token token = {.adapter = -1, .expert = -1};
@@ -175,7 +219,9 @@ static void moe_forward(struct kernel *kernel)
             token.scaling = values_of(kernel, "lora_scaling")[token.adapter];
         }
         if (values_of(kernel, "shared_gate"))
-            ffn(kernel, &token, x, 1 / (1 + expf(-dot(kernel, values_of(kernel, "shared_router"), x, H))),
+            ffn(kernel, &token, x,
+                round_to(kernel, CM_F32,
+                         sigmoid(kernel, dot(kernel, values_of(kernel, "shared_router"), x, H))),
                 slots + used++ * H);
         for (int64_t j = t * k; j < (t + 1) * k; j++) {
             token.expert = index_at(kernel, "topk_ids", j);
@@ -185,7 +231,7 @@ static void moe_forward(struct kernel *kernel)
         for (int64_t o = 0; o < H; o++) {
             for (int64_t slot = 0; slot < used; slot++)
                 kernel->terms[kernel->count++] = slots[slot * H + o];
-            values_of(kernel, "output")[t * H + o] = total(kernel);
+            kernel->output[t * H + o] = total(kernel);
         }
     }
     free(slots);
@@ -197,7 +243,7 @@ static void shrink_token(struct kernel *kernel, int64_t t, int64_t adapter, int6
     int64_t S = dim(kernel, 'S'), r = dim(kernel, 'r'), K = dim(kernel, 'K');
     for (int64_t row = 0; row < S * r; row++)
         if (row % r < rank)
-            values_of(kernel, "v")[t * S * r + row] =
+            kernel->output[t * S * r + row] =
                 dot(kernel, values_of(kernel, "lora_a") + (adapter * S * r + row) * K,
                     values_of(kernel, "x") + t * K, K);
 }
@@ -209,11 +255,11 @@ static void expand_token(struct kernel *kernel, int64_t t, int64_t adapter, int6
     for (int64_t n = 0; n < N; n++) {
         while (n >= index_at(kernel, "slice_offset", s + 1))
             s++;
-        float *y = values_of(kernel, "y") + t * N + n;
-        float delta = values_of(kernel, "lora_scaling")[adapter] *
-                      dot(kernel, values_of(kernel, "lora_b") + (adapter * N + n) * r,
-                          values_of(kernel, "v") + (t * S + s) * r, rank);
-        *y = accumulate ? plus(kernel, *y, point(kernel, delta)) : delta;
+        double base = values_of(kernel, "y")[t * N + n];
+        double delta = times(kernel, values_of(kernel, "lora_scaling")[adapter],
+                             dot(kernel, values_of(kernel, "lora_b") + (adapter * N + n) * r,
+                                 values_of(kernel, "v") + (t * S + s) * r, rank));
+        kernel->output[t * N + n] = accumulate ? plus(kernel, base, point(kernel, delta)) : delta;
     }
 }
 
@@ -239,8 +285,6 @@ static const struct subject {
     {"sgmv_shrink", shrink_token, 0, {'x', 'a'}},
     {"sgmv_expand", expand_token, 'y', {'v', 'a'}},
 };
-
-// Measuring --------------------------------------------------------------------------------------------
 
 // Where products of the inputs leave room in fp32 (bf16: 16 of 24 bits), most additions are exact, and sigma,
 // which lets each of them round, is too large: `lost` says by how much. The same shapes with wide weights
@@ -273,6 +317,7 @@ struct measure {
     const struct subject *subject;
     const cm_op *op;
     cm_accuracy accuracy;
+    bool injected;         // roundings are random errors, else fp32 arithmetic
     bool narrow, adapters; // products of the inputs leave room in fp32; the cases have LoRA
     int64_t count, beyond; // elements with a sigma; elements outside their bound
     // squares of err / sigma, of sigma, of what additions lost and should lose, of the output and its LoRA
@@ -287,11 +332,11 @@ static void make_positive(const cm_pristine *pristine)
                 cm_tensor_set(pristine->arguments[n], i, fabs(cm_tensor_get(pristine->arguments[n], i)));
 }
 
-static void measure_errors(struct measure *measure, const cm_want *want, cm_dtype dtype, const float *got)
+static void measure_errors(struct measure *measure, const cm_want *want, cm_dtype dtype, const double *got)
 {
     for (int64_t n = 0; n < want->count; n++) {
-        double error = (double)got[n] - want->value[n], sigma = want->sigma[n];
-        double last = (double)rounded(dtype, got[n]) - want->value[n]; // with the output's own rounding
+        double error = got[n] - want->value[n], sigma = want->sigma[n];
+        double last = rounded(dtype, got[n]) - want->value[n]; // with the output's own rounding
         measure->beyond += !(fabs(last) <= cm_bound(want, n, dtype));
         measure->sigma += sigma * sigma;
         measure->errors += sigma > 0 ? error * error / (sigma * sigma) : 0;
@@ -332,9 +377,11 @@ static cm_status measure_case(const char *text, void *self)
     int bits = cm_dtype_precision(test_case->dtypes[(int)measure->subject->factors[0]]) +
                cm_dtype_precision(test_case->dtypes[(int)measure->subject->factors[1]]);
     measure->narrow = bits <= 24;
-    kernel_open(pristine, test_case->dtypes[(int)measure->subject->rounds_to], measure->accuracy, &kernel);
+    kernel_open(pristine, test_case->dtypes[(int)measure->subject->rounds_to], measure->accuracy,
+                measure->injected, &kernel);
     measure->subject->token ? each_token(&kernel, measure->subject->token) : moe_forward(&kernel);
-    measure_errors(measure, want, pristine->tensors[out].dtype, kernel.values[out]);
+    measure_errors(measure, want, pristine->tensors[out].dtype, kernel.output);
+    free(kernel.output);
     measure->lost += kernel.lost;
     measure->expected += kernel.expected;
     for (int n = 0; n < CM_MAX_ARGUMENTS; n++)
@@ -345,10 +392,10 @@ static cm_status measure_case(const char *text, void *self)
 }
 
 static struct measure measure_accuracy(const struct combination *row, const struct subject *subject,
-                                       cm_accuracy accuracy)
+                                       cm_accuracy accuracy, bool injected)
 {
     char pattern[CM_CASE_TEXT];
-    struct measure measure = {.row = row, .subject = subject, .accuracy = accuracy};
+    struct measure measure = {.row = row, .subject = subject, .accuracy = accuracy, .injected = injected};
     measure.op = cm_registry_find_op(row->op, strlen(row->op));
     snprintf(pattern, sizeof pattern, "%s-%s-random-s{1..%d}", row->dtypes, row->shape, SEEDS);
     ck_assert_int_eq(cm_case_expand(pattern, measure_case, &measure, NULL), CM_OK);
@@ -360,16 +407,17 @@ static void judge(const struct measure *measure, bool exact_additions)
 {
     double rms = sqrt(measure->errors / (double)measure->count);
     double lost = sqrt(measure->lost / measure->expected), share = sqrt(measure->delta / measure->want);
-    double least = LEAST * (exact_additions ? fmin(1, lost) : 1);
+    double least = LEAST * (exact_additions && !measure->injected ? fmin(1, lost) : 1);
     bool good = measure->beyond == 0 && rms >= least && rms <= MOST && lost <= MOST &&
                 (measure->adapters ? share >= 0.3 : share == 0);
     if (!good || getenv("CM_VERBOSE"))
         fprintf(stderr,
-                "%-11s %-6s  %-14s %-36s%s  rms(err/sigma) %.3f (at least %.2f)  additions lose %.2f  "
+                "%-11s %-6s %-10s %-14s %-36s%s  rms(err/sigma) %.3f (at least %.2f)  additions lose %.2f  "
                 "beyond %lld of %lld  LoRA %3.0f %%\n",
                 measure->row->op, measure->accuracy == CM_ACCURACY_MODEL ? "MODEL" : "SINGLE",
-                measure->row->dtypes, measure->row->shape, measure->row->positive ? " +" : "  ", rms, least,
-                lost, (long long)measure->beyond, (long long)measure->count, 100 * share);
+                measure->injected ? "injected" : "arithmetic", measure->row->dtypes, measure->row->shape,
+                measure->row->positive ? " +" : "  ", rms, least, lost, (long long)measure->beyond,
+                (long long)measure->count, 100 * share);
     ck_assert(good);
 }
 
@@ -379,12 +427,14 @@ START_TEST(sigma_is_the_error)
     const struct subject *subject = subjects;
     while (strcmp(subject->op, row->op) != 0)
         subject++;
-    struct measure single = measure_accuracy(row, subject, CM_ACCURACY_SINGLE);
-    judge(&single, single.narrow);
-    if (row->single || !subject->rounds_to)
-        return;
-    struct measure model = measure_accuracy(row, subject, CM_ACCURACY_MODEL);
-    judge(&model, model.narrow && model.sigma < 4 * single.sigma);
+    for (int injected = 0; injected < 2; injected++) {
+        struct measure single = measure_accuracy(row, subject, CM_ACCURACY_SINGLE, injected);
+        judge(&single, single.narrow);
+        if (row->single || !subject->rounds_to)
+            continue;
+        struct measure model = measure_accuracy(row, subject, CM_ACCURACY_MODEL, injected);
+        judge(&model, model.narrow && model.sigma < 4 * single.sigma);
+    }
 }
 END_TEST
 
