@@ -32,6 +32,26 @@ typedef struct cm_first_bad {
     double got, want, bound; // bound: largest |got - want| that would have passed
 } cm_first_bad;
 
+// How much of one adapter term is in an output: 1 is right, 0 dropped, 2 doubled.
+typedef struct cm_gain {
+    char term[24]; // of the op
+    char part[24]; // "": the whole output; else a dimension letter and its range: "E=3", "L=1", "H=64..127"
+    double gain, error; // error: standard error of the gain
+    bool off;           // beyond its tolerance
+} cm_gain;
+
+enum { CM_MAX_GAIN_ROWS = 96, CM_MAX_TILES = 32 };
+
+// Worst |got - want| / bound by tile of a bad output, seen as a matrix: last dimension across, the others
+// down.
+typedef struct cm_tiles {
+    char letters[2];                          // of the rows (the first dimension's) and of the columns
+    int64_t extents[2];                       // elements down and across; 0: there is no map
+    int64_t steps[2];                         // elements of a tile
+    int counts[2];                            // tiles, each at most CM_MAX_TILES
+    float worst[CM_MAX_TILES * CM_MAX_TILES]; // row-major; infinite where an output is not finite
+} cm_tiles;
+
 typedef struct cm_outcome {
     cm_verdict verdict;
     int64_t compared; // elements
@@ -41,6 +61,9 @@ typedef struct cm_outcome {
     cm_first_bad first_bad;
     int64_t bad_count;     // elements
     char bad_pattern[192]; // shape of the bad set in words, "" if unknown
+    cm_gain gains[CM_MAX_GAIN_ROWS];
+    int gain_count;
+    cm_tiles tiles;
 } cm_outcome;
 
 const char *cm_verdict_name(cm_verdict verdict);
