@@ -22,3 +22,9 @@ void cm_outcome_metric(cm_outcome *outcome, const char *name, double value)
     snprintf(metric->name, sizeof metric->name, "%s", name);
     metric->value = value;
 }
+
+void cm_outcome_gain(cm_outcome *outcome, const cm_gain *gain)
+{
+    if (outcome->gains && outcome->gain_count < CM_MAX_GAIN_ROWS)
+        outcome->gains[outcome->gain_count++] = *gain;
+}

@@ -28,5 +28,7 @@ typedef struct cm_check {
 cm_verdict cm_conclude(cm_outcome *outcome, cm_verdict verdict, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void cm_outcome_metric(cm_outcome *outcome, const char *name, double value);
+// Appends a row; one too many is dropped, as is any where the outcome has no room for gains.
+void cm_outcome_gain(cm_outcome *outcome, const cm_gain *gain);
 
 #endif

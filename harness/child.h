@@ -18,6 +18,7 @@ typedef struct cm_slot {
     volatile int stage; // cm_stage_of_child
     double ms;          // wall time of the check
     cm_outcome outcome;
+    cm_details details; // of the outcome
 } cm_slot;
 
 // Runs one check on one kernel in this process: output is caught, memory and file sizes are limited, fatal

@@ -173,6 +173,37 @@ static void describe(const bool *marked, int64_t count, char letter, char *text,
         snprintf(text, size, "%c %s (%lld of %lld)", letter, runs, (long long)total, (long long)count);
 }
 
+// Rounded up to sixteenths, above 16 to whole numbers: few digits in a record, and nothing beyond its bound
+// comes down to it.
+static float rounded_ratio(double ratio)
+{
+    return (float)(ratio > 16 ? ceil(ratio) : ceil(16 * ratio) / 16);
+}
+
+// Tiles of a power of two, so that blocks of a kernel show as blocks.
+static void fill_tiles(const DLTensor *got, const cm_want *want, cm_dtype dtype, bool exact,
+                       const char *letters, cm_tiles *tiles)
+{
+    int64_t columns = got->shape[got->ndim - 1];
+    *tiles = (cm_tiles){.letters = {letters[0], letters[got->ndim - 1]},
+                        .extents = {want->count / columns, columns}};
+    for (int d = 0; d < 2; d++) {
+        tiles->steps[d] = 1;
+        while (tiles->extents[d] > tiles->steps[d] * CM_MAX_TILES)
+            tiles->steps[d] *= 2;
+        tiles->counts[d] = (int)((tiles->extents[d] + tiles->steps[d] - 1) / tiles->steps[d]);
+    }
+    for (int64_t n = 0; n < want->count; n++) {
+        double value = cm_tensor_get(got, n), bound = cm_bound(want, n, dtype);
+        bool bad = is_bad(value, want, n, dtype, exact);
+        bool measured = isfinite(value) && isfinite(want->value[n]) && bound > 0 && !exact;
+        double ratio = measured ? fabs(value - want->value[n]) / bound : bad ? (double)INFINITY : 0;
+        float *worst =
+            &tiles->worst[n / columns / tiles->steps[0] * tiles->counts[1] + n % columns / tiles->steps[1]];
+        *worst = fmaxf(*worst, rounded_ratio(ratio));
+    }
+}
+
 void cm_compare_locate(const cm_pristine *pristine, int argument, const DLTensor *got, const cm_want *want,
                        bool exact, const cm_measure *measure, cm_outcome *outcome)
 {
@@ -192,6 +223,8 @@ void cm_compare_locate(const cm_pristine *pristine, int argument, const DLTensor
     outcome->bad_count = measure->beyond;
     if (row->compare == CM_COMPARE_PERMUTATION || got->ndim < 2)
         return;
+    if (outcome->tiles)
+        fill_tiles(got, want, dtype, exact, first->letters, outcome->tiles);
     int64_t rows = got->shape[0], columns = got->shape[got->ndim - 1];
     bool *bad_rows = cm_new((size_t)rows, sizeof(bool)), *bad_columns = cm_new((size_t)columns, sizeof(bool));
     for (int64_t n = 0; n < want->count; n++)

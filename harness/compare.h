@@ -34,7 +34,8 @@ void cm_compare_bounded(const DLTensor *got, cm_dtype dtype, const cm_want *want
 void cm_compare_permutation(const DLTensor *got, const cm_want *want, const DLTensor *keys,
                             cm_measure *measure);
 
-// Fills first_bad, bad_count and bad_pattern of the outcome: where, how many, and the shape of the bad set.
+// Fills first_bad, bad_count, bad_pattern and (where there is room for it) tiles of the outcome: where, how
+// many, and the shape of the bad set. With `exact` a tile is 0 or infinite.
 void cm_compare_locate(const cm_pristine *pristine, int argument, const DLTensor *got, const cm_want *want,
                        bool exact, const cm_measure *measure, cm_outcome *outcome);
 

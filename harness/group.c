@@ -99,6 +99,7 @@ void cm_group_run(cm_group *group, double timeout)
     for (size_t n = 0; n < group->count; n++) {
         cm_test *test = &group->tests[n];
         test->slot = &group->slots[n];
+        cm_outcome_use(&test->slot->outcome, &test->slot->details);
         if (test->skip[0]) {
             cm_conclude(&test->slot->outcome, CM_SKIP, "%s", test->skip);
             continue;
@@ -120,6 +121,7 @@ void cm_group_run(cm_group *group, double timeout)
         TestResult *check_result = results[result++];
         const char *message = tr_msg(check_result);
         cm_slot *slot = group->tests[n].slot;
+        cm_outcome_use(&slot->outcome, &slot->details); // whatever the child did to the pointers
         group->tests[n].left_out = group->stop && *group->stop && slot->stage == CM_CHILD_ABSENT;
         if (!group->tests[n].left_out)
             explain_death(slot, tr_rtype(check_result) == CK_PASS, message ? message : "");

@@ -24,6 +24,12 @@ bool cm_verdict_parse(const char *name, cm_verdict *verdict)
     return false;
 }
 
+void cm_outcome_use(cm_outcome *outcome, cm_details *details)
+{
+    outcome->gains = details->gains;
+    outcome->tiles = &details->tiles;
+}
+
 bool cm_verdict_is_bad(cm_verdict verdict)
 {
     return verdict != CM_PASS && verdict != CM_SKIP;

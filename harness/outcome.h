@@ -43,14 +43,21 @@ typedef struct cm_gain {
 enum { CM_MAX_GAIN_ROWS = 96, CM_MAX_TILES = 32 };
 
 // Worst |got - want| / bound by tile of a bad output, seen as a matrix: last dimension across, the others
-// down.
+// down. Rounded up, to sixteenths below 16 and to whole numbers above.
 typedef struct cm_tiles {
     char letters[2];                          // of the rows (the first dimension's) and of the columns
     int64_t extents[2];                       // elements down and across; 0: there is no map
-    int64_t steps[2];                         // elements of a tile
+    int64_t steps[2];                         // elements of a tile, a power of two
     int counts[2];                            // tiles, each at most CM_MAX_TILES
-    float worst[CM_MAX_TILES * CM_MAX_TILES]; // row-major; infinite where an output is not finite
+    float worst[CM_MAX_TILES * CM_MAX_TILES]; // [row * counts[1] + column]; infinite: not finite, or wrong
+                                              // where the bound is 0
 } cm_tiles;
+
+// Room for what only a few outcomes have.
+typedef struct cm_details {
+    cm_gain gains[CM_MAX_GAIN_ROWS];
+    cm_tiles tiles;
+} cm_details;
 
 typedef struct cm_outcome {
     cm_verdict verdict;
@@ -61,10 +68,13 @@ typedef struct cm_outcome {
     cm_first_bad first_bad;
     int64_t bad_count;     // elements
     char bad_pattern[192]; // shape of the bad set in words, "" if unknown
-    cm_gain gains[CM_MAX_GAIN_ROWS];
     int gain_count;
-    cm_tiles tiles;
+    cm_gain *gains;  // room for CM_MAX_GAIN_ROWS; a record has gain_count of them. NULL: no room
+    cm_tiles *tiles; // NULL: no room
 } cm_outcome;
+
+// Gives the outcome, which does not own it, room for gains and tiles.
+void cm_outcome_use(cm_outcome *outcome, cm_details *details);
 
 const char *cm_verdict_name(cm_verdict verdict);
 bool cm_verdict_parse(const char *name, cm_verdict *verdict);

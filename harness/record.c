@@ -98,6 +98,52 @@ static json_t *first_bad_value(const cm_first_bad *bad)
     return object;
 }
 
+static json_t *gains_value(const cm_outcome *outcome)
+{
+    json_t *rows = json_array();
+    for (int n = 0; n < outcome->gain_count && n < CM_MAX_GAIN_ROWS; n++) {
+        const cm_gain *gain = &outcome->gains[n];
+        json_t *row = json_object();
+        set(row, "term", text_value(gain->term));
+        set(row, "part", text_value(gain->part));
+        set(row, "gain", real_value(gain->gain));
+        set(row, "error", real_value(gain->error));
+        set(row, "off", json_boolean(gain->off));
+        json_array_append_new(rows, row);
+    }
+    return rows;
+}
+
+static json_t *pair_value(int64_t down, int64_t across)
+{
+    return json_pack("[I,I]", (json_int_t)down, (json_int_t)across);
+}
+
+// null stands for infinite.
+static json_t *tiles_value(const cm_tiles *tiles)
+{
+    char letters[3] = {tiles->letters[0] ? tiles->letters[0] : '#',
+                       tiles->letters[1] ? tiles->letters[1] : '#'};
+    json_t *object = json_object(), *rows = json_array();
+    for (int row = 0; row < tiles->counts[0] && row < CM_MAX_TILES; row++) {
+        json_t *cells = json_array();
+        for (int n = 0; n < tiles->counts[1] && n < CM_MAX_TILES; n++) {
+            double worst = (double)tiles->worst[row * tiles->counts[1] + n];
+            bool whole = worst == floor(worst) && worst < 1e15;
+            json_array_append_new(cells, !isfinite(worst) ? json_null()
+                                         : whole          ? json_integer((json_int_t)worst)
+                                                          : json_real(worst));
+        }
+        json_array_append_new(rows, cells);
+    }
+    set(object, "letters", text_value(letters));
+    set(object, "extents", pair_value(tiles->extents[0], tiles->extents[1]));
+    set(object, "steps", pair_value(tiles->steps[0], tiles->steps[1]));
+    set(object, "counts", pair_value(tiles->counts[0], tiles->counts[1]));
+    set(object, "worst", rows);
+    return object;
+}
+
 static void set_outcome(json_t *object, const cm_outcome *outcome)
 {
     set(object, "compared", json_integer(outcome->compared));
@@ -116,6 +162,10 @@ static void set_outcome(json_t *object, const cm_outcome *outcome)
     if (outcome->bad_count)
         set(object, "bad_count", json_integer(outcome->bad_count));
     set_text(object, "bad_pattern", outcome->bad_pattern);
+    if (outcome->gains && outcome->gain_count > 0)
+        set(object, "gains", gains_value(outcome));
+    if (outcome->tiles && outcome->tiles->extents[0] > 0)
+        set(object, "tiles", tiles_value(outcome->tiles));
 }
 
 // One line with its newline; takes the object.
@@ -186,6 +236,8 @@ void cm_record_close(cm_record *record)
                            record->source_file};
     for (size_t n = 0; n < sizeof texts / sizeof *texts; n++)
         free(texts[n]);
+    free(record->outcome.gains);
+    free(record->outcome.tiles);
     *record = (cm_record){0};
 }
 

@@ -12,7 +12,8 @@
 #define CM_SCHEMA_ENV    "checkmoe.env/1"
 #define CM_SCHEMA_END    "checkmoe.end/1"
 
-// Texts are owned by the record; NULL or "" means not there. Free with cm_record_close.
+// Texts are owned by the record; NULL or "" means not there. Free with cm_record_close. So are the
+// outcome's gains and tiles of a record that was read; NULL: it has none.
 typedef struct cm_record {
     char *run, *suite, *check, *op, *kernel, *target, *mode, *case_name;
     uint64_t seed;

@@ -79,7 +79,103 @@ static void read_first_bad(const json_t *object, cm_first_bad *bad)
     bad->bound = number_at(object, "bound");
 }
 
-static void read_outcome(const json_t *object, cm_outcome *outcome)
+// A number as the writer has them: NaN and infinities are words.
+static bool is_number(const json_t *value)
+{
+    const char *text = json_string_value(value);
+    return json_is_number(value) ||
+           (text && (!strcmp(text, "NaN") || !strcmp(text, "Inf") || !strcmp(text, "-Inf")));
+}
+
+// A text of at most size - 1 bytes.
+static bool take_text(const json_t *value, char *to, size_t size)
+{
+    const char *text = json_string_value(value);
+    if (!text || strlen(text) >= size)
+        return false;
+    snprintf(to, size, "%s", text);
+    return true;
+}
+
+static cm_status read_gains(const struct reader *reader, const json_t *rows, cm_outcome *outcome)
+{
+    if (!rows)
+        return CM_OK;
+    if (!json_is_array(rows) || json_array_size(rows) > CM_MAX_GAIN_ROWS)
+        return malformed(reader, "\"gains\" is no list, or one with too many rows", NULL);
+    if (json_array_size(rows) == 0)
+        return CM_OK;
+    outcome->gains = cm_new(json_array_size(rows), sizeof *outcome->gains);
+    for (size_t n = 0; n < json_array_size(rows); n++) {
+        const json_t *row = json_array_get(rows, n), *off = json_object_get(row, "off");
+        const json_t *value = json_object_get(row, "gain"), *scatter = json_object_get(row, "error");
+        cm_gain *gain = &outcome->gains[outcome->gain_count++];
+        if (!take_text(json_object_get(row, "term"), gain->term, sizeof gain->term) ||
+            !take_text(json_object_get(row, "part"), gain->part, sizeof gain->part) || !is_number(value) ||
+            !is_number(scatter) || !json_is_boolean(off))
+            return malformed(reader, "a row of \"gains\" lacks its term, part, gain, error or off", NULL);
+        gain->gain = number_of(value);
+        gain->error = number_of(scatter);
+        gain->off = json_is_true(off);
+    }
+    return CM_OK;
+}
+
+// Two whole numbers from 1 to `most`.
+static bool take_pair(const json_t *pair, int64_t most, int64_t *numbers)
+{
+    if (json_array_size(pair) != 2)
+        return false;
+    for (size_t n = 0; n < 2; n++) {
+        const json_t *number = json_array_get(pair, n);
+        numbers[n] = (int64_t)json_integer_value(number);
+        if (!json_is_integer(number) || numbers[n] < 1 || numbers[n] > most)
+            return false;
+    }
+    return true;
+}
+
+static cm_status read_worst(const struct reader *reader, const json_t *rows, cm_tiles *tiles)
+{
+    if (json_array_size(rows) != (size_t)tiles->counts[0])
+        return malformed(reader, "\"tiles\" has not as many rows as it counts", NULL);
+    for (int row = 0; row < tiles->counts[0]; row++) {
+        const json_t *cells = json_array_get(rows, (size_t)row);
+        if (json_array_size(cells) != (size_t)tiles->counts[1])
+            return malformed(reader, "a row of \"tiles\" is not as long as it counts", NULL);
+        for (int n = 0; n < tiles->counts[1]; n++) {
+            const json_t *cell = json_array_get(cells, (size_t)n);
+            double worst = json_is_null(cell) ? (double)INFINITY : json_number_value(cell);
+            if (!(json_is_null(cell) || json_is_number(cell)) || worst < 0)
+                return malformed(reader, "a tile is neither null nor a number from 0 up", NULL);
+            tiles->worst[row * tiles->counts[1] + n] = (float)worst;
+        }
+    }
+    return CM_OK;
+}
+
+static cm_status read_tiles(const struct reader *reader, const json_t *object, cm_outcome *outcome)
+{
+    char letters[3];
+    int64_t counts[2];
+    if (!object)
+        return CM_OK;
+    cm_tiles *tiles = outcome->tiles = cm_new(1, sizeof *tiles);
+    if (!take_text(json_object_get(object, "letters"), letters, sizeof letters) || strlen(letters) != 2 ||
+        !take_pair(json_object_get(object, "extents"), INT64_MAX, tiles->extents) ||
+        !take_pair(json_object_get(object, "steps"), INT64_MAX, tiles->steps) ||
+        !take_pair(json_object_get(object, "counts"), CM_MAX_TILES, counts))
+        return malformed(reader, "\"tiles\" lacks its letters, extents, steps or counts", NULL);
+    for (int d = 0; d < 2; d++) {
+        tiles->letters[d] = letters[d];
+        tiles->counts[d] = (int)counts[d];
+        if ((tiles->extents[d] - 1) / tiles->steps[d] + 1 != counts[d])
+            return malformed(reader, "the counts of \"tiles\" don't cover its extents", NULL);
+    }
+    return read_worst(reader, json_object_get(object, "worst"), tiles);
+}
+
+static cm_status read_outcome(const struct reader *reader, const json_t *object, cm_outcome *outcome)
 {
     const char *key;
     json_t *value;
@@ -96,6 +192,8 @@ static void read_outcome(const json_t *object, cm_outcome *outcome)
     read_first_bad(json_object_get(object, "first_bad"), &outcome->first_bad);
     outcome->bad_count = integer_at(object, "bad_count");
     copy_text(outcome->bad_pattern, sizeof outcome->bad_pattern, object, "bad_pattern");
+    cm_status status = read_gains(reader, json_object_get(object, "gains"), outcome);
+    return status == CM_OK ? read_tiles(reader, json_object_get(object, "tiles"), outcome) : status;
 }
 
 static cm_status read_record(struct reader *reader, const json_t *object)
@@ -138,9 +236,8 @@ static cm_status read_record(struct reader *reader, const json_t *object)
         .source_file = text_at(source, "file"),
         .source_line = (int)integer_at(source, "line"),
     };
-    read_outcome(object, &record->outcome);
     record->outcome.verdict = verdict;
-    return CM_OK;
+    return read_outcome(reader, object, &record->outcome);
 }
 
 static cm_status read_line(struct reader *reader, const char *line, size_t length)

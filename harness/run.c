@@ -104,6 +104,8 @@ static cm_status write_record(struct run *run, const cm_item *item, const cm_pri
         record.expected_finding = cm_text("%s", item->fault->finding);
     }
     cm_status status = cm_record_write(&run->writer, &record, &run->error);
+    record.outcome.gains = NULL; // the slot's
+    record.outcome.tiles = NULL;
     cm_record_close(&record);
     run->written++;
     return status;
@@ -152,6 +154,8 @@ static cm_status judge_recorded(struct run *run, const cm_item *item, cm_pristin
         char *name = cm_text("%s/recorded", op->name);
         cm_kernel kernel = {.name = name, .file = item->recorded, .line = 0};
         cm_outcome outcome = {0};
+        cm_details *details = cm_new(1, sizeof *details);
+        cm_outcome_use(&outcome, details);
         cm_measure measure;
         // A model in bf16 or f16 rounds its intermediates, too.
         cm_accuracy accuracy = recorded.dtype == CM_F32 ? CM_ACCURACY_SINGLE : CM_ACCURACY_MODEL;
@@ -172,6 +176,7 @@ static cm_status judge_recorded(struct run *run, const cm_item *item, cm_pristin
                 cm_compare_locate(pristine, n, &recorded.dl, want, false, &measure, &outcome);
             status = write_record(run, item, pristine, &kernel, "numerics", &outcome, 0);
         }
+        free(details);
         free(name);
     }
     if (!any && status == CM_OK && !run->options->quiet)

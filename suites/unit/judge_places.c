@@ -7,6 +7,8 @@
 #include "harness/op.h"
 #include "suites/unit/cases.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct permuted {
@@ -85,6 +87,8 @@ START_TEST(places_are_named)
         h = *mark == '/' ? 0 : h + 1;
         t += *mark == '/';
     }
+    cm_details *details = cm_new(1, sizeof *details);
+    cm_outcome_use(&outcome, details);
     cm_compare_bounded(&got.dl, CM_BF16, &want, false, &measure);
     cm_compare_locate(layer, n, &got.dl, &want, false, &measure, &outcome);
     const cm_first_bad *place = &outcome.first_bad;
@@ -96,10 +100,67 @@ START_TEST(places_are_named)
     ck_assert(place->got == 1.5 && place->want == 1 && place->bound == cm_bound(&want, first, CM_BF16));
     cm_compare_locate(layer, n, &got.dl, &want, true, &measure, &outcome);
     ck_assert(place->bound == 0); // exact data
+    for (int64_t i = 0; i < 5 * 16; i++)
+        ck_assert(details->tiles.worst[i] == (cm_tensor_get(&got.dl, i) == 1 ? 0 : INFINITY));
+    free(details);
     cm_outcome untouched = {0};
     measure.first_bad = -1;
     cm_compare_locate(layer, n, &got.dl, &want, false, &measure, &untouched);
     ck_assert(untouched.first_bad.argument[0] == 0 && untouched.bad_pattern[0] == 0);
+    cm_unit_close(layer);
+}
+END_TEST
+
+// An output [70, 100] in tiles of 4 by 4, with three bad elements.
+START_TEST(tiles_of_bad_output)
+{
+    enum { ROWS = 70, COLUMNS = 100, COUNT = ROWS * COLUMNS };
+    cm_pristine *layer = cm_unit_open("moe_forward", "t5-k2-e4-h16-i8-bf16-random-s1");
+    int n = cm_op_argument_index(layer->test_case.op, "output");
+    double *value = cm_new(COUNT, sizeof *value), *sigma = cm_new(COUNT, sizeof *sigma);
+    double *order = cm_new(COUNT, sizeof *order);
+    const cm_want want = {COUNT, value, sigma, order, NULL, NULL};
+    uint16_t *storage = cm_new(COUNT, sizeof *storage);
+    cm_details *details = cm_new(1, sizeof *details);
+    cm_outcome outcome = {0};
+    cm_measure measure;
+    cm_tensor got;
+    cm_outcome_use(&outcome, details);
+    cm_tensor_init(&got, CM_BF16, 2, (int64_t[]){ROWS, COLUMNS}, storage);
+    for (int64_t i = 0; i < COUNT; i++) {
+        value[i] = 1;
+        sigma[i] = 0x1p-10;
+        cm_tensor_set(&got.dl, i, 1);
+    }
+    cm_tensor_set(&got.dl, 0, 1.125);                    // 10.4 bounds
+    cm_tensor_set(&got.dl, 4 * COLUMNS + 11, 1.0078125); // 0.65 bounds: in order
+    cm_tensor_set(&got.dl, 68 * COLUMNS + 99, (double)NAN);
+    sigma[69 * COLUMNS] = 0; // certain, and wrong
+    cm_tensor_set(&got.dl, 69 * COLUMNS, 2);
+    cm_compare_bounded(&got.dl, CM_BF16, &want, false, &measure);
+    cm_compare_locate(layer, n, &got.dl, &want, false, &measure, &outcome);
+    const cm_tiles *tiles = &details->tiles;
+    ck_assert(!memcmp(tiles->letters, "TH", 2) && outcome.bad_count == 3);
+    ck_assert(tiles->extents[0] == ROWS && tiles->extents[1] == COLUMNS);
+    ck_assert(tiles->steps[0] == 4 && tiles->steps[1] == 4);
+    ck_assert(tiles->counts[0] == 18 && tiles->counts[1] == 25);
+    double ratio = 0.125 / cm_bound(&want, 0, CM_BF16), least = 0.0078125 / cm_bound(&want, 0, CM_BF16);
+    for (int i = 0; i < 18 * 25; i++) {
+        double worst = (double)tiles->worst[i];
+        if (i == 0)
+            ck_assert(worst > 1 && worst >= ratio && worst < ratio + 1.0 / 16);
+        else if (i == 1 * 25 + 2)
+            ck_assert(worst < 1 && worst >= least && worst < least + 1.0 / 16);
+        else if (i == 17 * 25 || i == 17 * 25 + 24)
+            ck_assert(isinf(worst));
+        else
+            ck_assert(worst == 0);
+    }
+    free(value);
+    free(sigma);
+    free(order);
+    free(storage);
+    free(details);
     cm_unit_close(layer);
 }
 END_TEST
@@ -109,5 +170,6 @@ TCase *cm_unit_judge_places(void)
     TCase *tcase = tcase_create("places");
     tcase_add_loop_test(tcase, permutations, 0, (int)(sizeof permuted / sizeof *permuted));
     tcase_add_loop_test(tcase, places_are_named, 0, (int)(sizeof located / sizeof *located));
+    tcase_add_test(tcase, tiles_of_bad_output);
     return tcase;
 }

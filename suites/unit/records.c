@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Records there and back: every field, hostile text, and files that lost something.
 #include "suites/unit/records.h"
+#include "harness/check.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -127,6 +128,15 @@ START_TEST(round_trip)
     record.outcome.metrics[0] = (cm_metric){"max_error", INFINITY};
     record.outcome.metrics[1] = (cm_metric){"rms_z", 0.1};
     record.outcome.metric_count = 2;
+    cm_details *details = cm_new(1, sizeof *details);
+    cm_outcome_use(&record.outcome, details);
+    cm_outcome_gain(&record.outcome, &(cm_gain){"down delta", "E=3", 0.0, 0.125, true});
+    cm_outcome_gain(&record.outcome, &(cm_gain){"up delta", "", NAN, INFINITY, false});
+    details->tiles = (cm_tiles){.letters = {'T', 'H'},
+                                .extents = {33, 1LL << 40},
+                                .steps = {32, 1LL << 39},
+                                .counts = {2, 2},
+                                .worst = {0, 1.0625F, INFINITY, 1e30F}};
     record.outcome.bad_count = 12;
     snprintf(record.outcome.bad_pattern, sizeof record.outcome.bad_pattern, "columns 8..15");
     record.known = (char *)"issue 12";
@@ -149,7 +159,15 @@ START_TEST(round_trip)
     cm_unit_expect_part(first, "\"want_hex\":\"0x1.1p+0\"");
     cm_unit_expect_part(first, "\"index\":{\"T\":3,\"#\":1152921504606846976,\"T2\":5,\"#3\":6}");
     cm_unit_expect_part(first, "\"expected\":{\"check\":\"effect\",\"finding\":\"gain\"}");
+    cm_unit_expect_part(first, "\"gains\":[{\"term\":\"down delta\",\"part\":\"E=3\",\"gain\":0.0,"
+                               "\"error\":0.125,\"off\":true},{\"term\":\"up delta\",\"part\":\"\","
+                               "\"gain\":\"NaN\",\"error\":\"Inf\",\"off\":false}]");
+    cm_unit_expect_part(first, "\"tiles\":{\"letters\":\"TH\",\"extents\":[33,1099511627776],"
+                               "\"steps\":[32,549755813888],\"counts\":[2,2],"
+                               "\"worst\":[[0,1.0625],[null,");
     const cm_outcome *outcome = &records.items[0].outcome;
+    ck_assert(!memcmp(outcome->tiles->worst, details->tiles.worst, 4 * sizeof(float)));
+    free(details);
     ck_assert_str_eq(outcome->reason, record.outcome.reason);
     ck_assert(isnan(outcome->first_bad.got));
     ck_assert(outcome->first_bad.bound == -INFINITY && outcome->metrics[1].value == 0.1);
@@ -262,6 +280,53 @@ START_TEST(malformed_lines)
 }
 END_TEST
 
+#define RECORD_LINE                                                                                          \
+    "{\"schema\":\"checkmoe.record/"                                                                         \
+    "1\",\"check\":\"c\",\"kernel\":\"k\",\"case\":\"x\",\"verdict\":\"FAIL\","
+#define TILES_HEAD RECORD_LINE "\"tiles\":{\"letters\":\"TH\",\"extents\":[3,4],"
+
+START_TEST(malformed_details)
+{
+    static const char *const rows[][2] = {
+        {RECORD_LINE "\"gains\":{}}\n", "\"gains\" is no list"},
+        {RECORD_LINE "\"gains\":[{\"term\":\"a\",\"part\":\"\",\"gain\":1,\"error\":0}]}\n",
+         "a row of \"gains\""},
+        {RECORD_LINE
+         "\"gains\":[{\"term\":\"a\",\"part\":\"\",\"gain\":\"one\",\"error\":0,\"off\":true}]}\n",
+         "a row of \"gains\""},
+        {RECORD_LINE "\"gains\":[{\"term\":\"a term that is much too long\",\"part\":\"\",\"gain\":1,"
+                     "\"error\":0,\"off\":true}]}\n",
+         "a row of \"gains\""},
+        {RECORD_LINE "\"tiles\":[]}\n", "\"tiles\" lacks"},
+        {TILES_HEAD "\"steps\":[2,0],\"counts\":[2,2],\"worst\":[[0,0],[0,0]]}}\n", "\"tiles\" lacks"},
+        {TILES_HEAD "\"steps\":[2,2],\"counts\":[2,33],\"worst\":[]}}\n", "\"tiles\" lacks"},
+        {TILES_HEAD "\"steps\":[2,2],\"counts\":[3,2],\"worst\":[[0,0],[0,0],[0,0]]}}\n", "don't cover"},
+        {TILES_HEAD "\"steps\":[2,2],\"counts\":[2,2],\"worst\":[[0,0]]}}\n", "not as many rows"},
+        {TILES_HEAD "\"steps\":[2,2],\"counts\":[2,2],\"worst\":[[0,0],[0,0,0]]}}\n", "not as long"},
+        {TILES_HEAD "\"steps\":[2,2],\"counts\":[2,2],\"worst\":[[0,0],[0,-1]]}}\n", "a tile is neither"},
+        {TILES_HEAD "\"steps\":[2,2],\"counts\":[2,2],\"worst\":[[0,0],[0,\"x\"]]}}\n", "a tile is neither"},
+    };
+    for (size_t n = 0; n < sizeof rows / sizeof *rows; n++) {
+        cm_error error = {{0}};
+        cm_records records;
+        char *text = cm_text("{\"schema\":\"checkmoe.env/1\"}\n%s", rows[n][0]);
+        cm_unit_write_text("r.jsonl", text);
+        free(text);
+        cm_unit_expect_bad_file(cm_records_read("r.jsonl", &records, &error), &error, rows[n][1]);
+        cm_unit_expect_part(error.message, "r.jsonl:2: ");
+    }
+    cm_details *details = cm_new(1, sizeof *details);
+    cm_outcome outcome = {0};
+    cm_outcome_gain(&outcome, &(cm_gain){.gain = 1}); // no room: dropped
+    cm_outcome_use(&outcome, details);
+    for (int n = 0; n <= CM_MAX_GAIN_ROWS; n++)
+        cm_outcome_gain(&outcome, &(cm_gain){.gain = n});
+    ck_assert_int_eq(outcome.gain_count, CM_MAX_GAIN_ROWS); // one too many: dropped
+    ck_assert(details->gains[CM_MAX_GAIN_ROWS - 1].gain == CM_MAX_GAIN_ROWS - 1);
+    free(details);
+}
+END_TEST
+
 START_TEST(writer_refuses)
 {
     cm_record_writer writer;
@@ -290,6 +355,7 @@ Suite *cm_unit_records(void)
     tcase_add_test(tcase, cut_off_line);
     tcase_add_test(tcase, lost_line);
     tcase_add_test(tcase, malformed_lines);
+    tcase_add_test(tcase, malformed_details);
     tcase_add_test(tcase, writer_refuses);
     suite_add_tcase(suite, tcase);
     tcase = cm_unit_expectations();
