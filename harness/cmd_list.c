@@ -84,6 +84,28 @@ static void list_faults(void)
                (*fault)->story);
 }
 
+// With the ids that repro takes.
+static int list_last(cm_options *options)
+{
+    int code = cm_options_open_last(options, NULL);
+    const cm_last *last = &options->last;
+    if (code != 0)
+        return code;
+    for (size_t n = 0; n < last->records.count; n++) {
+        const cm_record *record = &last->records.items[n];
+        char id[CM_RECORD_ID];
+        if (!last->wanted[n])
+            continue;
+        cm_record_id(record, id);
+        printf("%s  %-8s  %-11s  %s%s%s/%s\n", id, cm_verdict_name(record->outcome.verdict), record->check,
+               record->fault ? record->fault : "", record->fault ? " in " : "", record->kernel,
+               record->case_name);
+    }
+    code = last->count ? CM_EXIT_OK : CM_EXIT_NOTHING;
+    cm_last_close(&options->last);
+    return code;
+}
+
 static int list_cases(const cm_selection *selection, const cm_kernel *const *kernels)
 {
     cm_plan plan;
@@ -143,7 +165,9 @@ int cm_cmd_list(int argc, char **argv)
         list_checks();
     if (listing.words)
         list_words();
-    if (listing.options.run.selection.faults)
+    if (listing.options.last_failed)
+        code = list_last(&listing.options);
+    else if (listing.options.run.selection.faults)
         list_faults();
     else if (!listing.ops && !listing.kernels && !listing.checks && !listing.words)
         code = list_cases(&listing.options.run.selection, plugins.kernels);

@@ -33,5 +33,10 @@ int cm_cmd_run(int argc, char **argv)
     cm_options_begin(&options, argv, "run");
     argp_parse(&argp, argc, argv, 0, NULL, &options);
     cm_options_end(&options, argc, argv);
-    return cm_run(&options.run);
+    options.run.keep_last = true;
+    int code = options.last_failed ? cm_options_open_last(&options, NULL) : 0;
+    if (code == 0)
+        code = cm_run(&options.run);
+    cm_last_close(&options.last);
+    return code;
 }

@@ -21,6 +21,7 @@ enum {
     KEY_TOKENS,
     KEY_SHARD,
     KEY_PLUGIN,
+    KEY_LAST_FAILED,
     KEY_RECORDS,
     KEY_KNOWN,
     KEY_REQUIRE,
@@ -37,6 +38,7 @@ static const struct argp_option selection_options[] = {
     {"seed", KEY_SEED, "N", 0, "first seed of fuzz cases (default: from the clock)", 1},
     {"cases", KEY_CASES, "N", 0, "fuzz cases per suite (default 200)", 1},
     {"shard", KEY_SHARD, "I/N", 0, "the I-th of N parts", 1},
+    {"last-failed", KEY_LAST_FAILED, NULL, 0, "what failed in the last run, or in that of --records FILE", 1},
     {"plugin", KEY_PLUGIN, "FILE", 0,
      "a shared library with kernels (repeatable); unless something is selected, only they run", 1},
     {"model", KEY_MODEL, "DIR", 0, "a Hugging Face model folder: its layer in place of the suites", 2},
@@ -130,6 +132,9 @@ static error_t parse_selection(int key, char *argument, struct argp_state *state
         if (options->plugin_count == CM_MAX_PLUGINS)
             argp_error(state, "more than %d plug-ins", CM_MAX_PLUGINS);
         options->plugins[options->plugin_count++] = argument;
+        break;
+    case KEY_LAST_FAILED:
+        options->last_failed = true;
         break;
     case KEY_MODEL:
         selection->model = argument;
@@ -248,6 +253,18 @@ void cm_options_end(cm_options *options, int argc, char **argv)
     options->run.report_paths = options->report_paths;
     options->run.argc = argc;
     options->run.argv = argv;
+}
+
+int cm_options_open_last(cm_options *options, const char *id)
+{
+    cm_error error = {{0}};
+    if (cm_last_open(options->run.records_path, id, &options->last, &error) != CM_OK) {
+        fprintf(stderr, "checkmoe: %s\n", error.message);
+        cm_last_close(&options->last);
+        return CM_EXIT_USAGE;
+    }
+    options->run.selection.last = &options->last;
+    return 0;
 }
 
 void cm_options_add_glob(cm_options *options, const char *glob, struct argp_state *state)

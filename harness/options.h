@@ -18,7 +18,8 @@ typedef struct cm_options {
     int plugin_count;
     const char *report_paths[CM_MAX_REPORTS];
     int report_count;
-    bool set_given;
+    bool set_given, last_failed;
+    cm_last last;
 } cm_options;
 
 // argp children for selection and results; their input is a cm_options.
@@ -28,6 +29,9 @@ extern const struct argp cm_selection_argp, cm_results_argp;
 void cm_options_begin(cm_options *options, char **argv, const char *verb);
 // Links the pointers inside; after parsing.
 void cm_options_end(cm_options *options, int argc, char **argv);
+// Takes what is to be run again from --records or the last run: the failures, or the record with this id. On
+// an error the message is printed; then the exit status, else 0.
+int cm_options_open_last(cm_options *options, const char *id);
 void cm_options_add_glob(cm_options *options, const char *glob, struct argp_state *state);
 
 #endif

@@ -138,6 +138,64 @@ static cm_status add_faults(const cm_selection *selection, cm_plan *plan, cm_err
     return CM_OK;
 }
 
+// Cases on files are found by the rows of their suite; run.c then holds each against the wanted ones.
+static cm_status add_wanted_files(const cm_selection *selection, const char *name, cm_plan *plan)
+{
+    cm_selection all = *selection;
+    all.sets = ~0u;
+    for (const cm_suite *const *suite = cm_registry_suites(); *suite; suite++)
+        if (!strcmp((*suite)->name, name))
+            add_files(&all, *suite, plan);
+    return CM_OK;
+}
+
+static bool follows_equal(const cm_last *last, size_t n)
+{
+    for (size_t m = 0; m < n; m++)
+        if (last->wanted[m] && !strcmp(last->records.items[m].case_name, last->records.items[n].case_name) &&
+            !strcmp(last->records.items[m].op, last->records.items[n].op) &&
+            !strcmp(last->records.items[m].fault ? last->records.items[m].fault : "",
+                    last->records.items[n].fault ? last->records.items[n].fault : ""))
+            return true;
+    return false;
+}
+
+// One item for each case of the wanted records. Those whose op, fault or files are not here are left to
+// cm_last_missed.
+static cm_status add_last(const cm_selection *selection, cm_plan *plan)
+{
+    const cm_last *last = selection->last;
+    for (size_t n = 0; n < last->records.count; n++) {
+        const cm_record *record = &last->records.items[n];
+        const cm_op *op = record->op ? cm_registry_find_op(record->op, strlen(record->op)) : NULL;
+        cm_case test_case;
+        cm_error ignored = {{0}};
+        cm_item item = {.suite = "last", .op = op};
+        if (!last->wanted[n] || !op || !record->case_name || follows_equal(last, n))
+            continue;
+        for (const cm_fault *const *fault = cm_registry_faults(); record->fault && *fault; fault++)
+            if (!strcmp((*fault)->id, record->fault))
+                item.fault = *fault;
+        if ((record->fault && !item.fault) ||
+            cm_case_parse(op, record->case_name, &test_case, &ignored) != CM_OK)
+            continue;
+        if (!strcmp(cm_case_word(&test_case, CM_AXIS_TIER), "file")) {
+            bool first = true;
+            for (size_t m = 0; m < plan->count; m++)
+                first = first && !(plan->items[m].model && !strcmp(plan->items[m].suite, record->suite));
+            if (first)
+                add_wanted_files(selection, record->suite, plan);
+        } else {
+            for (const cm_suite *const *suite = cm_registry_suites(); *suite; suite++)
+                if (record->suite && !strcmp((*suite)->name, record->suite))
+                    item.suite = (*suite)->name;
+            item.case_name = copy(record->case_name);
+            add(plan, &item);
+        }
+    }
+    return CM_OK;
+}
+
 static void keep_shard(const cm_selection *selection, cm_plan *plan)
 {
     size_t kept = 0;
@@ -165,6 +223,8 @@ cm_status cm_plan_make(const cm_selection *selection, cm_plan *plan, cm_error *e
         item->model = copy(selection->model);
         item->adapter = copy(selection->adapter);
         item->recorded = copy(selection->recorded);
+    } else if (selection->last) {
+        status = add_last(selection, plan);
     } else if (selection->faults) {
         status = add_faults(selection, plan, error);
     } else if (selection->repro_case) {

@@ -3,6 +3,7 @@
 #ifndef CM_PLAN_H
 #define CM_PLAN_H
 
+#include "harness/last.h"
 #include "harness/registry.h"
 
 typedef struct cm_selection {
@@ -18,6 +19,7 @@ typedef struct cm_selection {
     int64_t tokens;                        // for a model without recorded input
     int shard, shards;                     // this part (1..shards) of the cases
     const char *repro_kernel, *repro_case; // one case of one kernel in place of everything else
+    cm_last *last;                         // what of an earlier run is to be run again; NULL: everything
 } cm_selection;
 
 typedef struct cm_item {

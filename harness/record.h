@@ -31,6 +31,10 @@ typedef struct cm_record {
 
 void cm_record_close(cm_record *record);
 
+enum { CM_RECORD_ID = 9 };
+// Eight hex digits from SHA-256 of fault, kernel, case and check: the same in every run. "repro" takes them.
+void cm_record_id(const cm_record *record, char id[CM_RECORD_ID]);
+
 typedef struct cm_records {
     char *environment; // the first line as JSON text; NULL: missing
     cm_record *items;

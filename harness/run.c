@@ -196,8 +196,11 @@ static void add_kernel(const struct run *run, const cm_item *item, cm_pristine *
     if (!is_kernel_of(kernel, pristine->test_case.op) ||
         !cm_selection_matches(&run->options->selection, kernel->name, pristine->name))
         return;
+    cm_last *last = run->options->selection.last;
     for (const cm_check *const *check = cm_registry_checks(); *check; check++)
-        if (cm_selection_has_check(&run->options->selection, item, (*check)->name))
+        if (cm_selection_has_check(&run->options->selection, item, (*check)->name) &&
+            (!last || cm_last_wants(last, item->fault ? item->fault->id : NULL, kernel->name, pristine->name,
+                                    (*check)->name)))
             cm_group_add(group, *check, kernel, cm_plugins_path(&run->plugins, kernel));
 }
 
@@ -258,6 +261,9 @@ static bool recorded_selected(const struct run *run, const cm_item *item, const 
     if (!item->op)
         return true;
     snprintf(name, sizeof name, "%s/recorded", item->op->name);
+    if (run->options->selection.last &&
+        !cm_last_wants(run->options->selection.last, NULL, name, pristine->name, "numerics"))
+        return false;
     return !is_about_plugins(run->options) &&
            cm_selection_matches(&run->options->selection, name, pristine->name);
 }
@@ -322,7 +328,8 @@ static bool is_whole(const cm_run_options *options)
 {
     const cm_selection *selection = &options->selection;
     return !(selection->globs && selection->globs[0]) && !selection->checks && selection->shards < 2 &&
-           selection->sets & CM_SET_CI && !selection->faults && !selection->model && !selection->repro_case;
+           selection->sets & CM_SET_CI && !selection->faults && !selection->model && !selection->repro_case &&
+           !selection->last;
 }
 
 static int finish(struct run *run, const char *path)
@@ -355,11 +362,38 @@ static int finish(struct run *run, const char *path)
                     run->known.entries[n].line, run->known.entries[n].glob);
             code = code == CM_EXIT_OK ? CM_EXIT_FAILED : code;
         }
-    if (code == CM_EXIT_NOTHING)
+    const cm_last *last = run->options->selection.last;
+    size_t missed = 0;
+    const cm_record *first = last && !interrupted ? cm_last_missed(last, &missed) : NULL;
+    if (first)
+        fprintf(
+            stderr,
+            "checkmoe: %zu of %zu wanted checks did not run again, e.g. %s of %s/%s: give the --plugin or "
+            "--model of that run, and no narrower selection\n",
+            missed, last->count, first->check, first->kernel, first->case_name);
+    if (first && code == CM_EXIT_OK)
+        code = CM_EXIT_FAILED;
+    if (code == CM_EXIT_NOTHING && last && last->count == 0)
+        fprintf(stderr, "checkmoe: %s has no failure to run again\n", last->path);
+    else if (code == CM_EXIT_NOTHING)
         fprintf(stderr, "checkmoe: nothing was selected; \"checkmoe list\" shows what there is\n");
     cm_tally_close(&tally);
     cm_records_close(&records);
     return code;
+}
+
+// A new file for the records of a run without --records: next to `last`, which it will become, or in the
+// folder for temporary files.
+static char *temporary_path(const char *last)
+{
+    const char *folder = getenv("TMPDIR");
+    char *path = last ? cm_text("%s-XXXXXX", last)
+                      : cm_text("%s/checkmoe-records-XXXXXX", folder && folder[0] ? folder : "/tmp");
+    int descriptor = mkstemp(path);
+    if (descriptor < 0)
+        cm_broken("no temporary file %s", path);
+    close(descriptor);
+    return path;
 }
 
 int cm_run(const cm_run_options *options)
@@ -367,18 +401,12 @@ int cm_run(const cm_run_options *options)
     struct run run = {.options = options, .last_sign = time(NULL)};
     cm_plan plan = {0};
     int code = CM_EXIT_USAGE;
-    char temporary[] = "/tmp/checkmoe-records-XXXXXX";
-    const char *path = options->records_path;
+    char *last = options->records_path || !options->keep_last ? NULL : cm_last_path();
+    char *temporary = options->records_path ? NULL : temporary_path(last);
+    const char *path = temporary ? temporary : options->records_path;
     char *environment = NULL;
     bool opened = false;
     cm_status status;
-    if (!path) {
-        int descriptor = mkstemp(temporary);
-        if (descriptor < 0)
-            cm_broken("no temporary file in /tmp");
-        close(descriptor);
-        path = temporary;
-    }
     snprintf(run.id, sizeof run.id, "%llx-%x", (unsigned long long)time(NULL), (unsigned)getpid());
     if (options->known_path)
         CM_TRY(cm_known_read(options->known_path, &run.known, &run.error));
@@ -406,8 +434,10 @@ done:
         else
             cm_record_writer_close(&run.writer, true, &ignored);
     }
-    if (path == temporary)
+    if (temporary && !(last && run.written > 0 && rename(temporary, last) == 0))
         unlink(temporary);
+    free(temporary);
+    free(last);
     cm_known_close(&run.known);
     cm_plugins_close(&run.plugins);
     cm_plan_close(&plan);

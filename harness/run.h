@@ -10,11 +10,12 @@
 typedef struct cm_run_options {
     cm_selection selection;
     const char *const *plugins; // paths, NULL-terminated; without globs only their kernels run; NULL: none
-    const char *records_path;   // NULL: a temporary file
+    const char *records_path;   // NULL: see keep_last
     const char *known_path;     // NULL: none
     const char *require;        // targets, comma between; NULL: none
     double timeout;             // seconds per check
     bool quiet;                 // no progress
+    bool keep_last;             // without records_path: keep the records for --last-failed
     int argc;                   // for the environment
     char *const *argv;
     // Reports to write from the records: paths by the registry's order; NULL: not asked for; "-": stdout.

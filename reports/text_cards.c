@@ -153,6 +153,9 @@ static void put_tail(const cm_screen *screen, const cm_record *record)
 {
     if (record->source_file && record->source_file[0])
         cm_screen_line(screen, "source", "%s:%d", record->source_file, record->source_line);
+    char id[CM_RECORD_ID];
+    cm_record_id(record, id);
+    cm_screen_line(screen, "id", "%s", id);
     if (record->repro && record->repro[0]) { // one line, whatever its length
         fprintf(screen->out, "  %-11s", "rerun");
         cm_screen_put(screen, 0, record->repro);

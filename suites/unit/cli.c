@@ -71,7 +71,7 @@ static const struct command {
     {"checkmoe repro " GOOD " --quiet", 0, "PASSED", NULL},
     {"checkmoe repro --fault expert-neighbour moe_forward/naive/t17-k2-e8-h64-i40-r8x3-bf16-exact-s1 --quiet",
      0, "expert-neighbour", NULL},
-    {"checkmoe repro", 4, NULL, "exactly one OP/TARGET/CASE is needed"},
+    {"checkmoe repro", 4, NULL, "exactly one OP/TARGET/CASE or id is needed"},
     {"checkmoe repro " GOOD " " GOOD, 4, NULL, "exactly one OP/TARGET/CASE"},
     {"checkmoe repro sgmv_plan", 4, NULL, "\"sgmv_plan\" is not OP/TARGET/CASE"},
     {"checkmoe repro sgmv_plan/naive", 4, NULL, "is not OP/TARGET/CASE"},
@@ -199,5 +199,6 @@ Suite *cm_unit_cli(void)
     tcase_add_test(tcase, recorded_models);
     suite_add_tcase(suite, tcase);
     suite_add_tcase(suite, cm_unit_cli_files());
+    suite_add_tcase(suite, cm_unit_cli_last());
     return suite;
 }

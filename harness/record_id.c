@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/record.h"
+
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void cm_record_id(const cm_record *record, char id[CM_RECORD_ID])
+{
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    char *text =
+        cm_text("%s\n%s\n%s\n%s", record->fault ? record->fault : "", record->kernel ? record->kernel : "",
+                record->case_name ? record->case_name : "", record->check ? record->check : "");
+    if (!EVP_Digest(text, strlen(text), digest, NULL, EVP_sha256(), NULL))
+        cm_broken("libcrypto has no SHA-256");
+    free(text);
+    for (int n = 0; n < (CM_RECORD_ID - 1) / 2; n++)
+        snprintf(id + 2 * n, 3, "%02x", digest[n]);
+}
