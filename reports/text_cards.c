@@ -3,126 +3,25 @@
 // paste. Survivors come first: a check that misses its fault puts every PASS in doubt.
 #include "reports/text.h"
 
-#include <ctype.h>
+#include "reports/finding.h"
+
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { MOST_CARDS = 20 };
-
-struct keyed {
-    char *key;
-    const cm_record *record;
-};
-
-static int by_key(const void *a, const void *b)
-{
-    const struct keyed *left = a, *right = b;
-    int order = strcmp(left->key, right->key);
-    return order ? order : (left->record > right->record) - (left->record < right->record);
-}
-
-static int by_first(const void *a, const void *b)
-{
-    const cm_bundle *left = a, *right = b;
-    return (left->first > right->first) - (left->first < right->first);
-}
-
-// Numbers become '#': "12 of 64 elements" and "3 of 64 elements" are one finding.
-static void blank_numbers(char *text)
-{
-    char *to = text, previous = 0;
-    for (const char *from = text; *from;) {
-        bool starts = isdigit((unsigned char)*from) || (*from == '-' && isdigit((unsigned char)from[1]));
-        if (starts && !isalnum((unsigned char)previous) && previous != '_') {
-            from += 1;
-            from += strspn(from, "0123456789.+-abcdefpxABCDEF");
-            previous = *to++ = '#';
-        } else {
-            previous = *to++ = *from++;
-        }
-    }
-    *to = 0;
-}
-
-cm_bundle *cm_bundles_make(const cm_records *records, cm_bundle_key key, size_t *count)
-{
-    struct keyed *keyed = cm_new(records->count, sizeof *keyed);
-    cm_bundle *bundles = cm_new(records->count, sizeof *bundles);
-    size_t kept = 0;
-    for (size_t n = 0; n < records->count; n++) {
-        char *text = key(&records->items[n]);
-        if (!text)
-            continue;
-        blank_numbers(text);
-        keyed[kept++] = (struct keyed){text, &records->items[n]};
-    }
-    qsort(keyed, kept, sizeof *keyed, by_key);
-    *count = 0;
-    for (size_t n = 0; n < kept; n++) {
-        if (n == 0 || strcmp(keyed[n - 1].key, keyed[n].key) != 0)
-            bundles[(*count)++] = (cm_bundle){.first = keyed[n].record};
-        cm_bundle *bundle = &bundles[*count - 1];
-        if (bundle->count++ == 1)
-            bundle->second = keyed[n].record;
-    }
-    qsort(bundles, *count, sizeof *bundles, by_first);
-    for (size_t n = 0; n < kept; n++)
-        free(keyed[n].key);
-    free(keyed);
-    return bundles;
-}
-
-const char *cm_text_or(const char *text, const char *other)
-{
-    return text && text[0] ? text : other;
-}
-
-bool cm_text_is_fault(const cm_record *record)
-{
-    return record->fault && record->fault[0];
-}
-
-// Kernel and mode are in quotes of control bytes, so that their digits don't count as numbers.
-static char *card_key(const cm_record *record)
-{
-    if (cm_text_is_fault(record) || cm_record_surprise(record) == CM_AS_EXPECTED)
-        return NULL;
-    return cm_text("_%s\1_%s\1_%s\1%d\1%s", record->kernel, cm_text_or(record->mode, ""), record->check,
-                   (int)cm_record_surprise(record) * 16 + (int)record->outcome.verdict,
-                   record->outcome.reason);
-}
-
-static void put_value(char *to, size_t size, double value)
-{
-    if (isnan(value))
-        snprintf(to, size, "NaN");
-    else if (isinf(value))
-        snprintf(to, size, value > 0 ? "Inf" : "-Inf");
-    else
-        snprintf(to, size, "%a (%.6g)", value, value);
-}
 
 static void put_first_bad(const cm_screen *screen, const cm_outcome *outcome)
 {
     const cm_first_bad *bad = &outcome->first_bad;
-    char place[128] = "", want[64], got[64], error[96] = "";
-    size_t length = 0;
-    bool same = bad->got == bad->want || (isnan(bad->got) && isnan(bad->want));
-    if (!bad->argument[0] || (same && outcome->bad_count == 0)) // an address alone: the finding names it
+    char place[160], want[64], got[64], error[96] = "";
+    if (!cm_finding_has_values(outcome))
         return;
-    for (int d = 0; d < bad->ndim && length < sizeof place - 32; d++) {
-        length += (size_t)snprintf(place + length, sizeof place - length, "%s", d ? ", " : "[");
-        if (bad->letters[d] && bad->letters[d] != '#')
-            length += (size_t)snprintf(place + length, sizeof place - length, "%c=", bad->letters[d]);
-        length += (size_t)snprintf(place + length, sizeof place - length, "%lld", (long long)bad->index[d]);
-    }
-    put_value(want, sizeof want, bad->want);
-    put_value(got, sizeof got, bad->got);
+    cm_finding_place(bad, place, sizeof place);
+    cm_finding_value(bad->want, want, sizeof want);
+    cm_finding_value(bad->got, got, sizeof got);
     if (isfinite(bad->got) && isfinite(bad->want))
         snprintf(error, sizeof error, "   |err| %.3g > bound %.3g", fabs(bad->got - bad->want), bad->bound);
-    cm_screen_line(screen, "first bad", "%s%s%s   want %s   got %s%s", bad->argument, place,
-                   bad->ndim ? "]" : "", want, got, error);
+    cm_screen_line(screen, "first bad", "%s   want %s   got %s%s", place, want, got, error);
 }
 
 static void put_measured(const cm_screen *screen, const cm_outcome *outcome)
@@ -223,7 +122,7 @@ static void put_survivor(const cm_screen *screen, const cm_fault_result *fault)
 void cm_text_cards(const cm_screen *screen, const cm_records *records, const cm_tally *tally)
 {
     size_t count, shown = 0, total = tally->survivors;
-    cm_bundle *bundles = cm_bundles_make(records, card_key, &count);
+    cm_bundle *bundles = cm_bundles_make(records, cm_card_key, &count);
     total += count;
     for (size_t n = 0; n < tally->fault_count && shown < MOST_CARDS; n++) {
         if (!tally->faults[n].killed && !tally->faults[n].skipped) {
