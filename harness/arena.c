@@ -6,7 +6,7 @@
 
 enum { PAGE = 4096 };
 
-static const cm_arena *active;
+static _Thread_local const cm_arena *active;
 
 enum { POOL = 256 };
 static struct {
@@ -95,6 +95,17 @@ void cm_arena_fence(cm_arena *arena, const void *data)
             continue;
         block->fenced = true;
         mprotect(block->mapping, block->mapped, PROT_NONE);
+    }
+}
+
+void cm_arena_unfence(cm_arena *arena, const void *data)
+{
+    for (int n = 0; n < arena->count; n++) {
+        cm_block *block = &arena->blocks[n];
+        if (block->data != data || !block->fenced)
+            continue;
+        block->fenced = false;
+        mprotect(block->mapping + PAGE, block->mapped - 2 * PAGE, PROT_READ | PROT_WRITE);
     }
 }
 

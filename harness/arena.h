@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Memory that tells on its users: each block has a mapping of its own between two guard pages, lies flush
-// against one of them, and the rest of its pages is canaried. One arena is `active` at a time: a fault
-// address can be turned into a sentence about its blocks from a signal handler.
+// against one of them, and the rest of its pages is canaried. One arena of a thread is `active` at a time: a
+// fault address can be turned into a sentence about its blocks from a signal handler.
 #ifndef CM_ARENA_H
 #define CM_ARENA_H
 
@@ -37,12 +37,14 @@ void cm_arena_drop(cm_arena *arena, int first);         // unmaps blocks from `f
 void cm_arena_protect(cm_arena *arena, bool read_only); // the inputs
 // Makes the block that holds `data` simulated device memory, until it is dropped.
 void cm_arena_fence(cm_arena *arena, const void *data);
+void cm_arena_unfence(cm_arena *arena, const void *data); // host memory again, its bytes unchanged
 // The first block whose canaries (those of fenced ones are not looked at) are broken, with the distance in
 // bytes from its data (negative: before).
 const cm_block *cm_arena_broken(const cm_arena *arena, int64_t *distance);
 
 typedef enum cm_touch { CM_TOUCH_UNKNOWN, CM_TOUCH_INPUT_WRITE, CM_TOUCH_GUARD, CM_TOUCH_DEVICE } cm_touch;
 
+// Each thread has its own active arena.
 void cm_arena_activate(const cm_arena *arena); // NULL: none
 // Says what an access at `address` of the active arena was; writes one sentence. Async-signal-safe.
 cm_touch cm_arena_explain(const void *address, bool write, char *text, size_t size, const cm_block **block);

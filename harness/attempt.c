@@ -4,6 +4,7 @@
 #include "harness/op.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 bool cm_attempt_sensible(cm_attempt *attempt)
@@ -13,6 +14,8 @@ bool cm_attempt_sensible(cm_attempt *attempt)
         cm_conclude(attempt->trial->outcome, CM_SKIP, "the kernel trusts its caller to validate");
         return false;
     }
+    if (kernel->device > kDLCPU)
+        return true;
     cm_attempt_begin(attempt); // the valid call must be accepted, or refusals mean nothing
     bool ran = cm_stage_run(attempt->trial, &attempt->options, &attempt->stage);
     cm_stage_close(&attempt->stage);
@@ -21,7 +24,51 @@ bool cm_attempt_sensible(cm_attempt *attempt)
 
 void cm_attempt_begin(cm_attempt *attempt)
 {
-    cm_stage_open(attempt->trial, &attempt->options, &attempt->stage);
+    const cm_trial *trial = attempt->trial;
+    cm_stage_open(trial, &attempt->options, &attempt->stage);
+    memcpy(attempt->dims, trial->pristine->test_case.dims, sizeof attempt->dims);
+    attempt->stage.hosted.call.dims = attempt->dims;
+    attempt->moved = -1;
+    if (trial->kernel->device <= kDLCPU)
+        return;
+    attempt->stage.hosted.call.device = (DLDeviceType)trial->kernel->device;
+    for (int n = 0; n < CM_MAX_ARGUMENTS; n++)
+        if (attempt->stage.arguments[n]) {
+            attempt->stage.tensors[n].dl.device.device_type = (DLDeviceType)trial->kernel->device;
+            cm_arena_fence(&attempt->stage.arena, attempt->stage.tensors[n].dl.data);
+        }
+}
+
+bool cm_attempt_overlap(cm_attempt *attempt, int output, int other, cm_overlap how)
+{
+    const cm_op *op = attempt->trial->pristine->test_case.op;
+    cm_tensor *written = &attempt->stage.tensors[output], *beside = &attempt->stage.tensors[other];
+    size_t size = cm_tensor_extent(&written->dl), room = cm_tensor_extent(&beside->dl);
+    size_t step = 4; // bytes: no element is larger
+    if (attempt->trial->kernel->alignment > (int)step)
+        step = (size_t)attempt->trial->kernel->alignment;
+    if (size == 0 || room == 0 || (how == CM_OVERLAP_HEAD && size <= step) ||
+        (how == CM_OVERLAP_TAIL && room <= step))
+        return false;
+    size_t place = (size + step - 1) / step * step; // of the other argument; the output may begin before it
+    size_t at = how == CM_OVERLAP_SAME   ? place
+                : how == CM_OVERLAP_HEAD ? place - (size - 1) / step * step
+                                         : place + (room - 1) / step * step;
+    attempt->watched_size = place + room + size + step;
+    attempt->watched = cm_arena_take(&attempt->stage.arena, op->arguments[output].name, attempt->watched_size,
+                                     step, CM_PLACE_START, false);
+    if (!attempt->watched)
+        cm_broken("no memory for overlapping arguments");
+    memset(attempt->watched, attempt->options.poison, attempt->watched_size);
+    written->dl.data = attempt->watched + at;
+    if (op->arguments[output].role == CM_INOUT)
+        cm_tensor_copy(&written->dl, attempt->trial->pristine->arguments[output]);
+    beside->dl.data = attempt->watched + place;
+    cm_tensor_copy(&beside->dl, attempt->trial->pristine->arguments[other]); // its values stay valid
+    attempt->kept = cm_new(attempt->watched_size, 1);
+    memcpy(attempt->kept, attempt->watched, attempt->watched_size);
+    attempt->moved = output;
+    return true;
 }
 
 // Fenced outputs can't have been touched.
@@ -30,19 +77,26 @@ static bool outputs_untouched(const cm_attempt *attempt)
     const cm_op *op = attempt->trial->pristine->test_case.op;
     unsigned char poison[8];
     memset(poison, attempt->options.poison, sizeof poison);
+    if (attempt->moved >= 0 && memcmp(attempt->watched, attempt->kept, attempt->watched_size) != 0)
+        return false;
     for (int n = 0; op->arguments[n].name; n++) {
         const cm_tensor *tensor = &attempt->stage.tensors[n];
         size_t size = cm_dtype_bits(tensor->dtype) / 8u;
         cm_tensor shape; // as the case has it: the attempt may have spoiled the tensor's own
         const DLTensor *was = attempt->trial->pristine->arguments[n];
         bool inout = op->arguments[n].role == CM_INOUT;
-        if ((op->arguments[n].role != CM_OUTPUT && !inout) || !was || tensor->dl.device.device_type != kDLCPU)
+        const char *data = NULL;
+        for (int b = 0; b < attempt->stage.arena.count; b++) // where the stage put it
+            if (attempt->stage.arena.blocks[b].tensor == &tensor->dl &&
+                !attempt->stage.arena.blocks[b].fenced)
+                data = attempt->stage.arena.blocks[b].data;
+        if ((op->arguments[n].role != CM_OUTPUT && !inout) || !was || !data)
             continue;
         cm_pristine_layout(&attempt->trial->pristine->test_case, n, &shape);
         for (int64_t i = 0; i < cm_tensor_count(&shape.dl); i++) {
             int64_t offset = cm_tensor_offset(&shape.dl, i) * (int64_t)size;
             const char *kept = inout ? (const char *)was->data + offset : (const char *)poison;
-            if (memcmp((const char *)tensor->dl.data + offset, kept, size) != 0)
+            if (memcmp(data + offset, kept, size) != 0)
                 return false;
         }
     }
@@ -74,5 +128,7 @@ cm_verdict cm_attempt_refused(cm_attempt *attempt, const char *what)
         verdict = cm_conclude(outcome, CM_FAIL, "refused %s with \"%s\", but wrote to an output first", what,
                               cm_status_name(status));
     cm_stage_close(&attempt->stage);
+    free(attempt->kept);
+    attempt->kept = NULL;
     return verdict;
 }

@@ -1,11 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
-// device: every argument in turn lies on the wrong side: it is tagged as device memory and fenced, so that
-// the host can't touch it. The kernel must refuse by a status before it looks. Cannot see: pointers whose tag
-// lies; what a device does to host memory.
+// device: each argument in turn lies on the wrong side: tagged as memory of a GPU, of a kind of device that
+// nobody knows, or of a second device, and fenced, so that the host can't touch it. For a kernel whose home
+// is a device all arguments are fenced, and the one in turn is host memory. The kernel must refuse by a
+// status before it looks. Cannot see: pointers whose tag lies; what a device does to host memory.
 #include "harness/attempt.h"
 #include "harness/op.h"
 
 #include <stdio.h>
+
+static const struct side {
+    DLDevice device;
+    const char *words;
+} sides[] = {
+    {{kDLCPU, 0}, "in host memory"},
+    {{kDLCUDA, 0}, "in CUDA memory"},
+    {{kDLMetal, 0}, "on device type 8 (Metal)"},
+    {{(DLDeviceType)99, 0}, "on device type 99, which does not exist"},
+    {{kDLCPU, 1}, "on the second device"},
+};
+enum { SIDES = sizeof sides / sizeof *sides };
+
+static cm_verdict try_side(cm_attempt *attempt, int n, const struct side *side)
+{
+    const cm_kernel *kernel = attempt->trial->kernel;
+    DLDeviceType home = kernel->device > kDLCPU ? (DLDeviceType)kernel->device : kDLCPU;
+    DLDevice device = side->device;
+    char what[128];
+    if (device.device_id > 0)
+        device.device_type = home;
+    else if (device.device_type == home)
+        return CM_PASS;
+    cm_attempt_begin(attempt);
+    attempt->stage.tensors[n].dl.device = device;
+    if (device.device_type == kDLCPU && home != kDLCPU)
+        cm_arena_unfence(&attempt->stage.arena, attempt->stage.tensors[n].dl.data);
+    else
+        cm_arena_fence(&attempt->stage.arena, attempt->stage.tensors[n].dl.data);
+    snprintf(what, sizeof what, "`%s` %s", attempt->trial->pristine->test_case.op->arguments[n].name,
+             side->words);
+    return cm_attempt_refused(attempt, what);
+}
 
 static cm_verdict run(const cm_trial *trial)
 {
@@ -14,16 +48,9 @@ static cm_verdict run(const cm_trial *trial)
     cm_verdict verdict = CM_PASS;
     if (!cm_attempt_sensible(&attempt))
         return trial->outcome->verdict;
-    for (int n = 0; op->arguments[n].name && verdict == CM_PASS; n++) {
-        char what[128];
-        if (!trial->pristine->arguments[n])
-            continue;
-        cm_attempt_begin(&attempt);
-        attempt.stage.tensors[n].dl.device.device_type = trial->kernel->device > kDLCPU ? kDLCPU : kDLCUDA;
-        cm_arena_fence(&attempt.stage.arena, attempt.stage.tensors[n].dl.data);
-        snprintf(what, sizeof what, "`%s` on the wrong device", op->arguments[n].name);
-        verdict = cm_attempt_refused(&attempt, what);
-    }
+    for (int n = 0; op->arguments[n].name; n++)
+        for (int side = 0; side < SIDES && trial->pristine->arguments[n] && verdict == CM_PASS; side++)
+            verdict = try_side(&attempt, n, &sides[side]);
     if (verdict == CM_PASS)
         trial->outcome->bad_pattern[0] = 0;
     return verdict;

@@ -91,7 +91,7 @@ typedef struct cm_argument {
     char shareable;          // dimension that may have stride 0 (shared-outer LoRA); 0: none
     char offset_into;        // values rise from 0 to this dimension; 0: not offsets
     bool is_rank;            // values are ranks, 0..r
-    const char *with;        // present or absent together with this argument
+    const char *with;        // where it is present, these are, too: names, blank between
     cm_compare compare;      // outputs only
     const char *compare_key; // PERMUTATION: the argument whose values are the keys; SET: the scores
     cm_fill fill;
@@ -152,7 +152,9 @@ struct cm_host;
 struct cm_kernel;
 
 // One invocation. Arguments stand in the order of op->arguments; an absent one is NULL. The harness owns
-// everything; a kernel may write to the data of OUTPUT and INOUT arguments only.
+// everything; a kernel may write to the data of OUTPUT and INOUT arguments only. Every argument has strides
+// (not negative), contiguous rows in its last dimension and device number 0. What is written overlaps nothing
+// else between its first and its last byte; inputs may share memory with each other.
 typedef struct cm_call {
     size_t size; // sizeof(cm_call) of the caller
     const struct cm_op *op;
@@ -162,6 +164,7 @@ typedef struct cm_call {
     const int64_t *dims;      // values of CM_DIM_LETTERS, 0 where the op has no such dimension
     DLDeviceType device;      // where the kernel's arguments lie
     void *stream;             // cudaStream_t on CUDA targets, else NULL
+    int threads;              // most threads that the kernel may use; 0: as many as it likes
 } cm_call;
 
 // Services for kernels, so that a plug-in needs nothing but this header.
@@ -172,7 +175,8 @@ typedef struct cm_host {
     int64_t (*dim)(const cm_call *call, char letter);
     // Sets the sentence that goes with the status to be returned; returns that status.
     cm_status (*fail)(const cm_call *call, cm_status status, const char *format, ...);
-    // Holds the call against the op's table: presence, shapes, dtypes, devices, ids, ranks.
+    // Holds the call against the op's table: presence, shapes, dtypes, devices, overlaps, ids, ranks,
+    // offsets.
     cm_status (*validate)(const cm_call *call);
     // Memory until the function returns; poisoned and fenced. NULL when there is none.
     void *(*scratch)(const cm_call *call, size_t bytes, size_t alignment);

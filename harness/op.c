@@ -82,8 +82,11 @@ bool cm_op_present(const cm_op *op, int argument, const int64_t *dims)
         return true;
     if (wanted->fill.kind && !strcmp(wanted->fill.kind, "absent"))
         return false;
-    int other = wanted->with ? cm_op_argument_index(op, wanted->with) : -1;
-    return has_dims(wanted, dims) && (other < 0 || has_dims(&op->arguments[other], dims));
+    for (int n = 0; op->arguments[n].name; n++)
+        if (cm_has_word(wanted->with, op->arguments[n].name, strlen(op->arguments[n].name)) &&
+            !has_dims(&op->arguments[n], dims))
+            return false;
+    return has_dims(wanted, dims);
 }
 
 static cm_status check_shape(const cm_call *call, const cm_argument *argument, const DLTensor *tensor)
@@ -107,6 +110,10 @@ static cm_status check_shape(const cm_call *call, const cm_argument *argument, c
             (tensor->strides[d] == 0 && shape[d] > 1 && letters[d] != argument->shareable))
             return call->host->fail(call, CM_BAD_SHAPE, "%s has stride %lld in dimension %d (%c)",
                                     argument->name, (long long)tensor->strides[d], d, letters[d]);
+    if (ndim > 0 && tensor->strides[ndim - 1] != 1 && shape[ndim - 1] > 1)
+        return call->host->fail(call, CM_BAD_SHAPE,
+                                "%s has stride %lld in its last dimension; its rows must be contiguous",
+                                argument->name, (long long)tensor->strides[ndim - 1]);
     return CM_OK;
 }
 
@@ -156,32 +163,98 @@ static cm_status check_values(const cm_call *call, const cm_argument *argument, 
 
 static cm_status check_presence(const cm_call *call, int n)
 {
-    const cm_argument *argument = &call->op->arguments[n];
-    int with = argument->with ? cm_op_argument_index(call->op, argument->with) : -1;
-    if (!call->arguments[n] && !argument->optional)
-        return call->host->fail(call, CM_BAD_VALUE, "%s is missing", argument->name);
-    if (call->arguments[n] && with >= 0 && !call->arguments[with])
-        return call->host->fail(call, CM_BAD_VALUE, "%s is given without %s", argument->name, argument->with);
-    if (call->arguments[n] && !call->arguments[n]->data && cm_tensor_count(call->arguments[n]) > 0)
-        return call->host->fail(call, CM_BAD_VALUE, "%s has no data", argument->name);
+    const cm_argument *arguments = call->op->arguments;
+    const DLTensor *tensor = call->arguments[n];
+    if (!tensor)
+        return arguments[n].optional
+                   ? CM_OK
+                   : call->host->fail(call, CM_BAD_VALUE, "%s is missing", arguments[n].name);
+    for (int m = 0; arguments[m].name; m++)
+        if (!call->arguments[m] &&
+            cm_has_word(arguments[n].with, arguments[m].name, strlen(arguments[m].name)))
+            return call->host->fail(call, CM_BAD_VALUE, "%s is given without %s", arguments[n].name,
+                                    arguments[m].name);
+    if (!tensor->data && cm_tensor_count(tensor) > 0)
+        return call->host->fail(call, CM_BAD_VALUE, "%s has no data", arguments[n].name);
     return CM_OK;
+}
+
+static cm_status check_device(const cm_call *call, const cm_argument *argument, const DLTensor *tensor)
+{
+    if (tensor->device.device_type != call->device)
+        return call->host->fail(call, CM_BAD_DEVICE, "%s lies on device type %d, expected %d (1 is the host)",
+                                argument->name, (int)tensor->device.device_type, (int)call->device);
+    if (tensor->device.device_id != 0)
+        return call->host->fail(call, CM_BAD_DEVICE, "%s lies on device number %d, expected 0",
+                                argument->name, (int)tensor->device.device_id);
+    return CM_OK;
+}
+
+// Whether two elements of a tensor lie in one place: a row begins before the one before it has ended.
+static bool overlaps_itself(const DLTensor *tensor)
+{
+    int64_t inner = 0; // distance from the first to the last element of a row
+    if (cm_tensor_count(tensor) == 0)
+        return false;
+    for (int d = tensor->ndim - 1; d >= 0; d--) {
+        if (tensor->shape[d] > 1 && tensor->strides[d] <= inner)
+            return true;
+        inner += (tensor->shape[d] - 1) * tensor->strides[d];
+    }
+    return false;
+}
+
+static cm_status check_overlap(const cm_call *call, int output)
+{
+    const cm_argument *arguments = call->op->arguments;
+    const DLTensor *tensor = call->arguments[output];
+    if (overlaps_itself(tensor))
+        return call->host->fail(call, CM_BAD_SHAPE, "the rows of %s overlap", arguments[output].name);
+    for (int n = 0; arguments[n].name; n++)
+        if (n != output && call->arguments[n] && cm_tensor_overlap(tensor, call->arguments[n]))
+            return call->host->fail(call, CM_BAD_VALUE, "%s overlaps %s in memory", arguments[output].name,
+                                    arguments[n].name);
+    return CM_OK;
+}
+
+// A rank above 0 says that there are matrices of dimension r.
+static cm_status check_rank(const cm_call *call, const cm_argument *argument, const DLTensor *tensor)
+{
+    const cm_argument *arguments = call->op->arguments;
+    for (int n = 0; arguments[n].name; n++)
+        if (call->arguments[n] && strchr(arguments[n].shape, 'r'))
+            return CM_OK;
+    for (int64_t n = 0; n < cm_tensor_count(tensor); n++)
+        if (cm_tensor_get(tensor, n) > 0)
+            return call->host->fail(call, CM_BAD_VALUE,
+                                    "%s[%lld] = %lld, but there is no argument of that rank", argument->name,
+                                    (long long)n, (long long)cm_tensor_get(tensor, n));
+    return CM_OK;
+}
+
+static bool is_written(const cm_argument *argument)
+{
+    return argument->role == CM_OUTPUT || argument->role == CM_INOUT;
 }
 
 cm_status cm_op_validate(const cm_call *call)
 {
     const cm_argument *arguments = call->op->arguments;
+    const DLTensor *const *tensors = call->arguments;
     cm_status status = CM_OK;
     for (int n = 0; arguments[n].name && status == CM_OK; n++)
-        if ((status = check_presence(call, n)) == CM_OK && call->arguments[n] &&
-            (status = check_shape(call, &arguments[n], call->arguments[n])) == CM_OK)
+        if ((status = check_presence(call, n)) == CM_OK && tensors[n] &&
+            (status = check_shape(call, &arguments[n], tensors[n])) == CM_OK)
             status = check_dtype(call, n);
     for (int n = 0; arguments[n].name && status == CM_OK; n++)
-        if (call->arguments[n] && call->arguments[n]->device.device_type != call->device)
-            status = call->host->fail(
-                call, CM_BAD_DEVICE, "%s lies on device type %d, expected %d (1 is the host)",
-                arguments[n].name, (int)call->arguments[n]->device.device_type, (int)call->device);
+        if (tensors[n])
+            status = check_device(call, &arguments[n], tensors[n]);
     for (int n = 0; arguments[n].name && status == CM_OK; n++)
-        if (call->arguments[n] && call->device == kDLCPU) // a device's values can't be read from here
-            status = check_values(call, &arguments[n], call->arguments[n]);
+        if (tensors[n] && is_written(&arguments[n]))
+            status = check_overlap(call, n);
+    for (int n = 0; arguments[n].name && status == CM_OK; n++)
+        if (tensors[n] && call->device == kDLCPU && // a device's values can't be read from here
+            (status = check_values(call, &arguments[n], tensors[n])) == CM_OK && arguments[n].is_rank)
+            status = check_rank(call, &arguments[n], tensors[n]);
     return status;
 }

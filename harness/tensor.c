@@ -39,6 +39,13 @@ size_t cm_tensor_extent(const DLTensor *tensor)
     return (size_t)((last + 1) * tensor->dtype.bits + 7) / 8;
 }
 
+bool cm_tensor_overlap(const DLTensor *a, const DLTensor *b)
+{
+    uintptr_t a_begin = (uintptr_t)a->data + a->byte_offset, b_begin = (uintptr_t)b->data + b->byte_offset;
+    size_t a_size = cm_tensor_extent(a), b_size = cm_tensor_extent(b);
+    return a_size > 0 && b_size > 0 && a_begin < b_begin + b_size && b_begin < a_begin + a_size;
+}
+
 int64_t cm_tensor_offset(const DLTensor *tensor, int64_t flat)
 {
     int64_t offset = 0;

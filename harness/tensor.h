@@ -18,6 +18,9 @@ void cm_tensor_init(cm_tensor *tensor, cm_dtype dtype, int ndim, const int64_t *
 int64_t cm_tensor_count(const DLTensor *tensor);
 // Bytes from the first element to one past the last, strides included; 0 for an empty tensor.
 size_t cm_tensor_extent(const DLTensor *tensor);
+// Whether the bytes from first to last element of both have one in common; empty tensors have none. Says
+// nothing about tensors of different devices.
+bool cm_tensor_overlap(const DLTensor *a, const DLTensor *b);
 // Element offset of the flat (row-major, logical) index.
 int64_t cm_tensor_offset(const DLTensor *tensor, int64_t flat);
 // Flat index -> one index per dimension.

@@ -15,7 +15,7 @@
 #define I32     CM_DTYPE_BIT(CM_I32)
 
 // A and B of one projection. B's values are divided by s so that adapters of any scaling weigh the same.
-#define LORA(prefix, projection, expert, in, out, sign, scale)                                               \
+#define LORA(prefix, projection, expert, in, out, sign, scale, partner)                                      \
     {.name = prefix "a_" projection,                                                                         \
      .role = CM_ADAPTER,                                                                                     \
      .dtypes = FLOATS,                                                                                       \
@@ -23,7 +23,7 @@
      .shape = "L " expert "r " in,                                                                           \
      .optional = true,                                                                                       \
      .shareable = projection[0] == 'd' ? 0 : expert[0],                                                      \
-     .with = prefix "b_" projection,                                                                         \
+     .with = prefix "b_" projection " lora_rank" partner,                                                    \
      .fill = {.kind = "matrix",                                                                              \
               .fan_in = in[0],                                                                               \
               .aligned = sign,                                                                               \
@@ -32,7 +32,7 @@
      .meaning = "LoRA A of the " projection " projection; rows from the adapter's rank on are padding"},     \
     {                                                                                                        \
         .name = prefix "b_" projection, .role = CM_ADAPTER, .dtypes = FLOATS, .dtype_variable = 'a',         \
-        .shape = "L " expert out " r", .optional = true, .with = prefix "a_" projection,                     \
+        .shape = "L " expert out " r", .optional = true, .with = prefix "a_" projection partner,             \
         .shareable = projection[0] == 'd' ? expert[0] : 0,                                                   \
         .fill = {.kind = "matrix",                                                                           \
                  .fan_in = 'r',                                                                              \
@@ -92,9 +92,9 @@ static const cm_argument arguments[] = {
     BIAS("bias_gate", "E I", "w_gate"),
     BIAS("bias_up", "E I", "w_up"),
     BIAS("bias_down", "E H", "w_down, added before the router weight multiplies"),
-    LORA("lora_", "gate", "E ", "H", "I", 'H', 6),
-    LORA("lora_", "up", "E ", "H", "I", 0, 0),
-    LORA("lora_", "down", "E ", "I", "H", 0, 0),
+    LORA("lora_", "gate", "E ", "H", "I", 'H', 6, ""),
+    LORA("lora_", "up", "E ", "H", "I", 0, 0, ""),
+    LORA("lora_", "down", "E ", "I", "H", 0, 0, ""),
     MATRIX("shared_gate", "D H", 'H', 'H', 2, 6, "shared_up", "gate of the shared expert"),
     MATRIX("shared_up", "D H", 'H', 0, 2, 0, "shared_down", "up of the shared expert"),
     MATRIX("shared_down", "H D", 'D', 0, 1, -6, "shared_gate", "down of the shared expert"),
@@ -102,10 +102,10 @@ static const cm_argument arguments[] = {
     SCALE("shared_up_scale", "D H/G", "shared_up"),
     SCALE("shared_down_scale", "H D/G", "shared_down"),
     {.name = "shared_router", .role = CM_WEIGHT, .dtypes = FLOATS, .dtype_variable = 'w', .shape = "1 H",
-     .optional = true, .fill = {.kind = "absent"}, .meaning = "the shared expert is multiplied by sigmoid of this row times x"},
-    LORA("shared_lora_", "gate", "", "H", "D", 'H', 6),
-    LORA("shared_lora_", "up", "", "H", "D", 0, 0),
-    LORA("shared_lora_", "down", "", "D", "H", 0, 0),
+     .optional = true, .with = "shared_gate", .fill = {.kind = "absent"}, .meaning = "the shared expert is multiplied by sigmoid of this row times x"},
+    LORA("shared_lora_", "gate", "", "H", "D", 'H', 6, " shared_gate"),
+    LORA("shared_lora_", "up", "", "H", "D", 0, 0, " shared_gate"),
+    LORA("shared_lora_", "down", "", "D", "H", 0, 0, " shared_gate"),
     {.name = "output", .role = CM_OUTPUT, .dtypes = FLOATS, .dtype_variable = 'y', .shape = "T H",
      .compare = CM_COMPARE_BOUNDED, .meaning = "y"},
     {0},

@@ -160,8 +160,17 @@ START_TEST(refuses_strides)
             expect_status(CM_BAD_SHAPE, n, "a negative stride");
             bench.tensors[n].strides[d] = 0;
             expect_status(may ? CM_OK : CM_BAD_SHAPE, n, "a stride of 0");
+            bench.tensors[n].strides[d] = 2;
+            if (d == ndim - 1)
+                expect_status(shape[d] <= 1 ? CM_OK : CM_BAD_SHAPE, n, "a gap between the elements of a row");
             bench.tensors[n].strides[d] = before;
         }
+        if (ndim < 2 || shape[0] < 2 || bench.op->arguments[n].compare == CM_COMPARE_NONE)
+            continue;
+        int64_t stride = bench.tensors[n].strides[ndim - 2];
+        bench.tensors[n].strides[ndim - 2] = stride - 1;
+        expect_status(CM_BAD_SHAPE, n, "rows of an output that overlap");
+        bench.tensors[n].strides[ndim - 2] = stride;
     }
     close_bench();
 }
@@ -291,8 +300,8 @@ START_TEST(refuses_absence)
         const cm_argument *argument = &bench.op->arguments[n];
         bool needed = !argument->optional;
         for (int m = 0; m < bench.count; m++)
-            needed = needed ||
-                     (bench.op->arguments[m].with && !strcmp(bench.op->arguments[m].with, argument->name));
+            needed =
+                needed || cm_has_word(bench.op->arguments[m].with, argument->name, strlen(argument->name));
         bench.arguments[n] = NULL;
         expect_status(needed ? CM_BAD_VALUE : CM_OK, n, "absent");
         if (!argument->optional)
@@ -305,6 +314,77 @@ START_TEST(refuses_absence)
         bench.tensors[n].dl.data = data;
     }
     close_bench();
+}
+END_TEST
+
+// Any one argument of dimension r must be there while a rank is above 0; the table knows no more.
+START_TEST(refuses_ranks_without_matrices)
+{
+    open_bench(_i);
+    int rank = cm_op_argument_index(bench.op, "lora_rank");
+    if (rank >= 0 && bench.op->arguments[rank].optional) {
+        for (int n = 0; n < bench.count; n++)
+            if (strchr(bench.op->arguments[n].shape, 'r'))
+                bench.arguments[n] = NULL;
+        expect_status(CM_BAD_VALUE, rank, "ranks without matrices");
+        ck_assert_ptr_nonnull(strstr(bench.hosted.error.message, "no argument of that rank"));
+        for (int64_t i = 0; i < cm_tensor_count(&bench.tensors[rank].dl); i++)
+            cm_tensor_set(&bench.tensors[rank].dl, i, 0);
+        expect_status(CM_OK, rank, "rank 0 without matrices");
+    }
+    close_bench();
+}
+END_TEST
+
+// Every output over every other argument: by all bytes, by its first and by its last.
+START_TEST(refuses_overlaps)
+{
+    open_bench(_i);
+    for (int n = 0; n < bench.count; n++) {
+        cm_role role = bench.op->arguments[n].role;
+        DLTensor *output = &bench.tensors[n].dl;
+        char *before = output->data;
+        if (role != CM_OUTPUT && role != CM_INOUT)
+            continue;
+        for (int m = 0; m < bench.count; m++) {
+            char *other = bench.tensors[m].dl.data;
+            ptrdiff_t size = (ptrdiff_t)cm_tensor_extent(output);
+            ptrdiff_t room = (ptrdiff_t)cm_tensor_extent(&bench.tensors[m].dl);
+            const ptrdiff_t at[] = {0, room - 1, 1 - size}, clear[] = {room, -size};
+            for (size_t a = 0; m != n && a < sizeof at / sizeof *at; a++) {
+                output->data = other + at[a];
+                expect_status(CM_BAD_VALUE, n, "an overlap");
+                ck_assert_ptr_nonnull(strstr(bench.hosted.error.message, bench.op->arguments[m].name));
+            }
+            for (size_t c = 0; m != n && role == CM_OUTPUT && c < sizeof clear / sizeof *clear; c++) {
+                output->data = other + clear[c];
+                expect_status(CM_OK, n, "neighbours in memory");
+            }
+            output->data = before;
+        }
+        bench.tensors[n].dl.byte_offset = 8; // the data begins behind the pointer
+        output->data = (char *)bench.tensors[0].dl.data - 8;
+        if (n != 0)
+            expect_status(CM_BAD_VALUE, n, "an overlap by a byte offset");
+        bench.tensors[n].dl.byte_offset = 0;
+        output->data = before;
+    }
+    expect_status(CM_OK, 0, "after all that");
+    close_bench();
+}
+END_TEST
+
+START_TEST(empty_tensors_overlap_nothing)
+{
+    float memory[8] = {0};
+    cm_tensor a, b;
+    cm_tensor_init(&a, CM_F32, 2, (int64_t[]){2, 2}, memory);
+    cm_tensor_init(&b, CM_F32, 2, (int64_t[]){0, 2}, memory);
+    ck_assert(!cm_tensor_overlap(&a.dl, &b.dl) && !cm_tensor_overlap(&b.dl, &a.dl));
+    cm_tensor_init(&b, CM_F32, 2, (int64_t[]){1, 2}, memory + 4);
+    ck_assert(!cm_tensor_overlap(&a.dl, &b.dl) && !cm_tensor_overlap(&b.dl, &a.dl));
+    a.strides[0] = 3; // the first row ends where the gap begins, the second lies over b
+    ck_assert(cm_tensor_overlap(&a.dl, &b.dl) && cm_tensor_overlap(&b.dl, &a.dl));
 }
 END_TEST
 
@@ -329,6 +409,11 @@ START_TEST(refuses_devices)
                 expect_status(types[t] == sides[side] ? CM_OK : CM_BAD_DEVICE, n, "a device");
                 move_to(n, sides[side]);
             }
+        for (int n = 0; n < bench.count; n++) {
+            bench.tensors[n].dl.device.device_id = 1;
+            expect_status(CM_BAD_DEVICE, n, "the second device");
+            bench.tensors[n].dl.device.device_id = 0;
+        }
     }
     close_bench();
 }
@@ -348,6 +433,9 @@ Suite *cm_unit_op(void)
     tcase_add_loop_test(calls, refuses_ranks, 0, CM_UNIT_OPS);
     tcase_add_loop_test(calls, refuses_offsets, 0, CM_UNIT_OPS);
     tcase_add_loop_test(calls, refuses_absence, 0, CM_UNIT_OPS);
+    tcase_add_loop_test(calls, refuses_ranks_without_matrices, 0, CM_UNIT_OPS);
+    tcase_add_loop_test(calls, refuses_overlaps, 0, CM_UNIT_OPS);
+    tcase_add_test(calls, empty_tensors_overlap_nothing);
     tcase_add_loop_test(calls, refuses_devices, 0, CM_UNIT_OPS);
     suite_add_tcase(suite, cm_unit_op_tables());
     suite_add_tcase(suite, calls);
