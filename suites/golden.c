@@ -3,9 +3,15 @@
 #include "suites/suites.h"
 
 static const cm_row rows[] = {{0}};
+#define GOLDEN(name, sets)                                                                                   \
+    {                                                                                                        \
+        "golden/" name "/model", "golden/" name "/adapter", "golden/" name "/layer_1.safetensors", 1, sets   \
+    }
+
 static const cm_file_row files[] = {
-    {"golden/qwen3_moe/model", "golden/qwen3_moe/adapter", "golden/qwen3_moe/layer_1.safetensors", 1,
-     CM_SET_SMOKE | CM_SET_CI},
+    GOLDEN("qwen3_moe", CM_SET_SMOKE | CM_SET_CI),
+    GOLDEN("mixtral", CM_SET_CI),
+    GOLDEN("deepseek_v2", CM_SET_CI),
     {0},
 };
 
