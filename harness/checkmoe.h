@@ -219,10 +219,12 @@ typedef struct cm_kernel {
     const char *file; // repository path
     int line;
     cm_accuracy accuracy;
-    bool nondeterministic; // declared: repeats may differ in bits
-    bool trusts_caller;    // its caller validates; forbidden for built-in kernels
-    int alignment;         // bytes that arguments need; 0: their element's
-    int device;            // DLDeviceType where its arguments must lie; 0: host memory
+    bool nondeterministic;    // declared: repeats may differ in bits
+    bool threads_change_bits; // declared: so may runs with another limit on threads, but not repeats with the
+                              // same
+    bool trusts_caller;       // its caller validates; forbidden for built-in kernels
+    int alignment;            // bytes that arguments need; 0: their element's
+    int device;               // DLDeviceType where its arguments must lie; 0: host memory
     // Whether this call (shapes, dtypes, attributes; no values) is implemented; if not, says why in `reason`.
     bool (*supports)(const cm_call *call, char *reason, size_t reason_size);
     cm_status (*prepare)(const cm_call *call, void **state); // pack weights; untimed; may be NULL

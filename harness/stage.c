@@ -65,7 +65,8 @@ void cm_stage_open(const cm_trial *trial, const cm_stage_options *options, cm_st
                                          .arguments = stage->arguments,
                                          .attributes = pristine->test_case.attributes,
                                          .dims = pristine->test_case.dims,
-                                         .device = kDLCPU},
+                                         .device = kDLCPU,
+                                         .threads = options->threads},
                                 .arena = &stage->arena,
                                 .poison = options->poison};
     cm_arena_activate(&stage->arena);

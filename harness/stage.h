@@ -11,6 +11,7 @@ typedef struct cm_stage_options {
     cm_place place;
     bool read_only;       // inputs are mapped read-only while the kernel runs
     unsigned char poison; // fills outputs and scratch before the run
+    int threads;          // of the call; 0: no limit
     // hide[n]: mask of argument n (row-major), or NULL; elements whose mask is 0 become NaN. Floats only.
     uint8_t *const *hide;
 } cm_stage_options;

@@ -35,6 +35,8 @@ static const cm_row rows[] = {
      "past blocks of 256 in both directions"},
     {"t16-k2-e4-h96-i64-r8x2-{f32-yf16,f16-yf32,bf16-af32,f32-abf16}-{random,exact}-s13", EACH, CM_SET_CI,
      "weights, adapters and output in different dtypes"},
+    {"t72-k2-e2-h256-i192-r16x2-{bf16,f32}-random-s14", "determinism", CM_SET_CI,
+     "products so large that libraries divide them among threads"},
     {"t{1,2,5,17,24}-k{1,2,3}-e{4,5,9}-h{31,48,64,100}-i{17,24,33}-{,d20}-r{1,5,8,16}x{1,2,5}-{bf16,f16,f32}-"
      "{uniform,skewed,hot,duplicate,holes}-{mixed,full,last}-{packed,padded,shared_outer}-{random,exact}-s*",
      "numerics mutation bounds isolation state determinism", CM_SET_FUZZ, "everything with everything"},

@@ -112,6 +112,7 @@ static cm_status prepare(const cm_call *call, void **state)
         status = cm_onednn_fail(call, opened, "an engine for this CPU");
         goto done;
     }
+    layer->onednn.threads = call->threads;
     layer->H = call->host->dim(call, 'H');
     layer->routed.width = call->host->dim(call, 'I');
     layer->routed.experts = call->host->dim(call, 'E');
@@ -235,6 +236,7 @@ static cm_status run(const cm_call *call, void *state)
         layer->routed.width != call->host->dim(call, 'I') ||
         layer->shared.width != (ARGUMENT("shared_gate") ? call->host->dim(call, 'D') : 0))
         return call->host->fail(call, CM_BAD_STATE, "prepare was called for other shapes");
+    layer->onednn.threads = call->threads;
     if (!work_open(call, layer, &work))
         return call->host->fail(call, CM_NO_MEMORY, "no scratch memory");
     for (int64_t begin = 0, end; begin < work.slots.count; begin = end) {

@@ -5,6 +5,10 @@
 
 #include <stdlib.h>
 
+// Of the OpenMP runtime that oneDNN itself uses; <omp.h> may be another compiler's.
+int omp_get_max_threads(void);
+void omp_set_num_threads(int count);
+
 enum { MANY_ROWS = 64 }; // for which the layout of packed weights is chosen
 
 #define TRY(expression)                                                                                      \
@@ -68,6 +72,21 @@ static dnnl_status_t describe_product(struct cm_onednn *onednn, struct cm_onednn
     return dnnl_primitive_desc_create(description, &operation, NULL, onednn->engine, NULL);
 }
 
+// Holds this thread's OpenMP to the limit; returns what it was, for unlimit.
+static int limit(const struct cm_onednn *onednn)
+{
+    int before = omp_get_max_threads();
+    if (onednn->threads > 0)
+        omp_set_num_threads(onednn->threads);
+    return before;
+}
+
+static void unlimit(int before)
+{
+    if (before != omp_get_max_threads())
+        omp_set_num_threads(before);
+}
+
 dnnl_status_t cm_onednn_layout(struct cm_onednn *onednn, int64_t n, int64_t k, dnnl_memory_desc_t *layout)
 {
     dnnl_memory_desc_t any;
@@ -109,11 +128,13 @@ dnnl_status_t cm_onednn_pack(struct cm_onednn *onednn, const uint16_t *w, int64_
     TRY(describe_plain(&plain, n, k, k));
     TRY(dnnl_reorder_primitive_desc_create(&description, &plain, onednn->engine, layout, onednn->engine,
                                            NULL));
+    int before = limit(onednn);
     dnnl_status_t status = dnnl_primitive_create(&reorder, description);
     if (status == dnnl_success)
         status =
             execute(onednn, reorder, 2, (int[]){DNNL_ARG_FROM, DNNL_ARG_TO},
                     (const dnnl_memory_desc_t *[]){&plain, layout}, (void *[]){(void *)(uintptr_t)w, to});
+    unlimit(before);
     if (reorder)
         dnnl_primitive_destroy(reorder);
     dnnl_primitive_desc_destroy(description);
@@ -129,7 +150,7 @@ static dnnl_status_t find_product(struct cm_onednn *onednn, struct cm_onednn_sha
                                   const dnnl_memory_desc_t *layout, struct cm_onednn_product **found)
 {
     for (*found = onednn->products; *found; *found = (*found)->next)
-        if (same_shape(&(*found)->shape, &shape))
+        if (same_shape(&(*found)->shape, &shape) && (*found)->threads == onednn->threads)
             return dnnl_success;
     dnnl_memory_desc_t plain;
     if (shape.w_stride > 0) {
@@ -140,6 +161,7 @@ static dnnl_status_t find_product(struct cm_onednn *onednn, struct cm_onednn_sha
     if (!product)
         return dnnl_out_of_memory;
     product->shape = shape;
+    product->threads = onednn->threads;
     dnnl_status_t status = describe_product(onednn, shape, layout, &product->description);
     if (status == dnnl_success)
         status = dnnl_primitive_create(&product->primitive, product->description);
@@ -157,13 +179,19 @@ dnnl_status_t cm_onednn_multiply(struct cm_onednn *onednn, struct cm_onednn_shap
                                  const void *w, const dnnl_memory_desc_t *layout, void *out)
 {
     struct cm_onednn_product *product;
-    TRY(find_product(onednn, shape, layout, &product));
+    int before = limit(onednn);
+    dnnl_status_t status = find_product(onednn, shape, layout, &product);
+    if (status != dnnl_success)
+        goto done;
     const dnnl_memory_desc_t *layouts[] = {
         dnnl_primitive_desc_query_md(product->description, dnnl_query_src_md, 0),
         dnnl_primitive_desc_query_md(product->description, dnnl_query_weights_md, 0),
         dnnl_primitive_desc_query_md(product->description, dnnl_query_dst_md, 0)};
-    return execute(onednn, product->primitive, 3, (int[]){DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST},
-                   layouts, (void *[]){(void *)(uintptr_t)x, (void *)(uintptr_t)w, out});
+    status = execute(onednn, product->primitive, 3, (int[]){DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST},
+                     layouts, (void *[]){(void *)(uintptr_t)x, (void *)(uintptr_t)w, out});
+done:
+    unlimit(before);
+    return status;
 }
 
 cm_status cm_onednn_fail(const cm_call *call, dnnl_status_t status, const char *what)

@@ -20,6 +20,7 @@ struct cm_onednn_shape {
 
 struct cm_onednn_product {
     struct cm_onednn_shape shape;
+    int threads; // that it was made for
     dnnl_primitive_desc_t description;
     dnnl_primitive_t primitive;
     struct cm_onednn_product *next;
@@ -29,6 +30,7 @@ struct cm_onednn {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     struct cm_onednn_product *products; // made so far
+    int threads;                        // most that OpenMP may start; 0: as it likes
 };
 
 // Each returns oneDNN's status. close accepts zero.

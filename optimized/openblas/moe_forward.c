@@ -162,6 +162,7 @@ static cm_status run(const cm_call *call, void *state)
         return call->host->fail(call, CM_NO_MEMORY, "no scratch memory");
     for (int64_t n = 0; n < layer.T * layer.H; n++)
         layer.y[n] = 0;
+    int threads = cm_limit_threads(call);
     if (layer.D > 0) {
         collect(&layer, -1);
         run_expert(&layer, -1, layer.D);
@@ -170,6 +171,7 @@ static cm_status run(const cm_call *call, void *state)
         collect(&layer, expert);
         run_expert(&layer, expert, layer.I);
     }
+    cm_unlimit_threads(threads);
     for (int64_t t = 0; t < layer.T; t++) {
         char *row = (char *)cm_row_at(layer.output, 0, 0, t);
         for (int64_t o = 0; o < layer.H; o++)
@@ -184,6 +186,7 @@ const cm_kernel cm_moe_forward_openblas = {
     .file = __FILE__,
     .line = __LINE__,
     .accuracy = CM_ACCURACY_SINGLE,
+    .threads_change_bits = true, // sgemm cuts its tiles by the number of threads
     .supports = cm_supports_plain_layer,
     .run = run,
 };

@@ -8,6 +8,22 @@
 #include <cblas.h>
 #undef I // of complex.h: here it is the width of an expert
 
+// Holds OpenBLAS to the call's number of threads; returns what it was, for cm_unlimit_threads. The number is
+// one for the whole process.
+static inline int cm_limit_threads(const cm_call *call)
+{
+    int before = openblas_get_num_threads();
+    if (call->threads > 0)
+        openblas_set_num_threads(call->threads);
+    return before;
+}
+
+static inline void cm_unlimit_threads(int before)
+{
+    if (before != openblas_get_num_threads())
+        openblas_set_num_threads(before);
+}
+
 // Copies `rows` rows of `columns` elements as fp32, one after the other; row n is at (i0, i1, n).
 static inline void cm_gather_matrix(const DLTensor *tensor, int64_t i0, int64_t i1, int64_t rows,
                                     int64_t columns, float *out)

@@ -69,6 +69,7 @@ static cm_status run(const cm_call *call, void *state)
     const DLTensor *segment_adapter = call->host->argument(call, "segment_adapter");
     const DLTensor *ranks = call->host->argument(call, "lora_rank");
     const DLTensor *scaling = call->host->argument(call, "lora_scaling");
+    int threads = cm_limit_threads(call);
     for (int64_t segment = 0; segment <= call->host->dim(call, 'L'); segment++) {
         int64_t begin = cm_load_int(offset, 0, segment), count = cm_load_int(offset, 0, segment + 1) - begin;
         int64_t adapter = cm_load_int(segment_adapter, 0, segment);
@@ -77,6 +78,7 @@ static cm_status run(const cm_call *call, void *state)
         if (count > 0)
             run_segment(&expand, begin, count, adapter, rank, s);
     }
+    cm_unlimit_threads(threads);
     return CM_OK;
 }
 
@@ -86,5 +88,6 @@ const cm_kernel cm_sgmv_expand_openblas = {
     .file = __FILE__,
     .line = __LINE__,
     .accuracy = CM_ACCURACY_SINGLE,
+    .threads_change_bits = true, // sgemm cuts its tiles by the number of threads
     .run = run,
 };

@@ -21,6 +21,7 @@ static cm_status run(const cm_call *call, void *state)
     float *products = call->host->scratch(call, (size_t)(T * r) * sizeof *products, 64);
     if (!rows || !weights || !products)
         return call->host->fail(call, CM_NO_MEMORY, "no scratch memory");
+    int threads = cm_limit_threads(call);
     for (int64_t segment = 0; segment < L + 1; segment++) {
         int64_t begin = cm_load_int(offset, 0, segment), count = cm_load_int(offset, 0, segment + 1) - begin;
         int64_t adapter = cm_load_int(segment_adapter, 0, segment);
@@ -42,6 +43,7 @@ static cm_status run(const cm_call *call, void *state)
             }
         }
     }
+    cm_unlimit_threads(threads);
     return CM_OK;
 }
 
@@ -51,5 +53,6 @@ const cm_kernel cm_sgmv_shrink_openblas = {
     .file = __FILE__,
     .line = __LINE__,
     .accuracy = CM_ACCURACY_SINGLE,
+    .threads_change_bits = true, // sgemm cuts its tiles by the number of threads
     .run = run,
 };
