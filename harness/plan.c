@@ -127,7 +127,7 @@ static cm_status add_faults(const cm_selection *selection, cm_plan *plan, cm_err
         const char *name = (*fault)->kernel->name;
         cm_item model = {
             .suite = "faults", .op = cm_registry_find_op(name, strcspn(name, "/")), .fault = *fault};
-        struct adding adding = {plan, &model, NULL};
+        struct adding adding = {plan, &model, (*fault)->checks};
         if (selection->fault && fnmatch(selection->fault, (*fault)->id, 0))
             continue;
         const char *cases = selection->repro_case ? selection->repro_case : (*fault)->cases;

@@ -40,6 +40,7 @@ typedef struct cm_fault {
     const char *check;   // that must kill it
     const char *finding; // must be part of that check's reason
     const char *cases;   // pattern of which at least one must kill it
+    const char *checks;  // names, blank between; NULL: every check that the op can have
     const char *story;   // what is broken, one line
 } cm_fault;
 

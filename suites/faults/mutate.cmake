@@ -4,6 +4,7 @@
 #   check: the check that must kill it
 #   finding: text that must be part of that check's reason
 #   cases: pattern of the cases on which it runs; on one of them at least it must be killed with that finding
+#   checks: (optional) the only checks that run, blank between; for a fault that takes the time-out in each
 #   ---            then the text to be replaced, which must stand in the source exactly once,
 #   +++            and what replaces it; as many pairs as needed
 file(READ ${INPUT} fault)
@@ -15,8 +16,14 @@ foreach(key IN ITEMS kernel check finding cases)
   endif()
   set(${key} "${CMAKE_MATCH_2}")
 endforeach()
-string(REGEX MATCH "^# ([^\n]*)" story "${fault}")
-string(REPLACE "\"" "\\\"" story "${CMAKE_MATCH_1}")
+set(checks NULL)
+if(fault MATCHES "\nchecks: ([^\n]*)\n")
+  set(checks "\"${CMAKE_MATCH_1}\"")
+endif()
+string(REGEX MATCH "^(# [^\n]*\n)+" story "${fault}")
+string(REGEX REPLACE "(^|\n)# *" " " story "${story}")
+string(STRIP "${story}" story)
+string(REPLACE "\"" "\\\"" story "${story}")
 string(REPLACE "\"" "\\\"" quoted_finding "${finding}")
 
 file(READ ${ROOT}/${kernel} source)
@@ -61,6 +68,7 @@ const cm_fault cm_fault_${SYMBOL} = {
     .check = \"${check}\",
     .finding = \"${quoted_finding}\",
     .cases = \"${cases}\",
+    .checks = ${checks},
     .story = \"${story}\",
 };
 ")
