@@ -69,11 +69,35 @@ void *cm_arena_take(cm_arena *arena, const char *name, size_t size, size_t align
     return block->data;
 }
 
+void *cm_arena_map(cm_arena *arena, const char *name, size_t size, int file, bool input)
+{
+    size_t mapped = size + 2 * PAGE;
+    if (arena->count == CM_ARENA_BLOCKS || size % PAGE)
+        return NULL;
+    char *mapping = mmap(NULL, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapping == MAP_FAILED)
+        return NULL;
+    char *data =
+        mmap(mapping + PAGE, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file, 0);
+    if (data == MAP_FAILED) {
+        munmap(mapping, mapped);
+        return NULL;
+    }
+    arena->blocks[arena->count++] = (cm_block){.name = name,
+                                               .mapping = mapping,
+                                               .data = data,
+                                               .mapped = mapped,
+                                               .size = size,
+                                               .input = input,
+                                               .file = true};
+    return data;
+}
+
 void cm_arena_drop(cm_arena *arena, int first)
 {
     while (arena->count > first) {
         cm_block *block = &arena->blocks[--arena->count];
-        unmap_fenced(block->mapping, block->mapped, arena->recycle);
+        unmap_fenced(block->mapping, block->mapped, arena->recycle && !block->file);
     }
 }
 

@@ -19,6 +19,7 @@ typedef struct cm_block {
     size_t mapped, size;    // bytes with guards; bytes of data
     bool fenced;            // simulated device memory: no access from the host
     bool input;             // may be made read-only
+    bool file;              // pages of a memory file, copied when they are written to
     const DLTensor *tensor; // what lies there, to name an element; NULL: plain bytes. Set by the owner
 } cm_block;
 
@@ -33,6 +34,9 @@ typedef struct cm_arena {
 // NULL when there is no memory or no free block.
 void *cm_arena_take(cm_arena *arena, const char *name, size_t size, size_t alignment, cm_place place,
                     bool input);
+// A private view of a memory file of whole pages, flush against both guards: what is never written to costs
+// nothing. NULL as above.
+void *cm_arena_map(cm_arena *arena, const char *name, size_t size, int file, bool input);
 void cm_arena_drop(cm_arena *arena, int first);         // unmaps blocks from `first` on
 void cm_arena_protect(cm_arena *arena, bool read_only); // the inputs
 // Makes the block that holds `data` simulated device memory, until it is dropped.

@@ -71,7 +71,6 @@ static double norm(const double *values, int64_t count)
 static void evaluate(struct effect *effect)
 {
     cm_error error = {{0}};
-    cm_pristine_changed(&effect->values);
     if (cm_pristine_want(&effect->values, effect->trial->kernel->accuracy, &error) != CM_OK)
         cm_broken("%s", error.message);
     effect->want = &effect->values.want[effect->trial->kernel->accuracy][effect->output];
@@ -96,6 +95,7 @@ static bool double_scaling(struct effect *effect)
             doubled = true;
         }
     }
+    cm_pristine_changed(&effect->values);
     return doubled;
 }
 

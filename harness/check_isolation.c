@@ -122,11 +122,12 @@ static int64_t hide_unaddressed(struct probe *probe)
         if (!tensor || op->arguments[n].role == CM_OUTPUT)
             continue;
         int64_t count = cm_tensor_count(tensor), here = 0;
+        bool is_float = cm_dtype_is_float(pristine->tensors[n].dtype);
         uint8_t *mask = cm_new((size_t)count, 1);
         if (op->addressed(&probe->clean.hosted.call, n, mask) != CM_OK)
             cm_broken("op %s: addressed() failed for %s", op->name, op->arguments[n].name);
         for (int64_t i = 0; i < count; i++)
-            here += !mask[i] && cm_dtype_is_float(pristine->tensors[n].dtype);
+            here += !mask[i] && is_float;
         if (here)
             probe->masks[n] = mask;
         else

@@ -173,7 +173,8 @@ static struct argp_option results_options[8 + CM_MAX_REPORTS] = {
     {"records", KEY_RECORDS, "FILE", 0, "keep the records (JSON lines)", 3},
     {"known", KEY_KNOWN, "FILE", 0, "failures that are known, each with a reason", 3},
     {"require", KEY_REQUIRE, "TARGETS", 0, "fail unless each of these ran something", 3},
-    {"timeout", KEY_TIMEOUT, "SECONDS", 0, "for one check on one kernel and case (default 20)", 3},
+    {"timeout", KEY_TIMEOUT, "SECONDS", 0,
+     "for one check on one kernel and case (default 20), and again for each 256 MiB of arguments", 3},
     {"quiet", KEY_QUIET, NULL, 0, "no progress", 3},
     {0},
 };

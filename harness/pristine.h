@@ -14,10 +14,13 @@ typedef struct cm_pristine {
     const cm_source *source; // NULL: generated
     cm_tensor tensors[CM_MAX_ARGUMENTS];
     const DLTensor *arguments[CM_MAX_ARGUMENTS]; // NULL: absent. Outputs have data, too: it is never used
+    int files[CM_MAX_ARGUMENTS];                 // memory file that holds the data of a large weight; 0: none
+    bool borrowed;                               // the files belong to another pristine
     size_t bytes;                                // of all arguments
     int level;                                   // of the exact tier
     cm_want want[2][CM_MAX_ARGUMENTS];           // by accuracy; count 0 where not made
     bool has_want[2];
+    struct cm_pristine_kept *kept; // what the reference said for all processes; NULL: nothing is kept
     void *mappings[8 * CM_MAX_ARGUMENTS];
     size_t mapped[8 * CM_MAX_ARGUMENTS];
     int mapping_count;
@@ -31,8 +34,11 @@ cm_status cm_pristine_want(cm_pristine *pristine, cm_accuracy accuracy, cm_error
 // The reference with terms left out, into `want`, an array of `count` values of the output argument.
 cm_status cm_pristine_without(const cm_pristine *pristine, uint64_t omit, cm_accuracy accuracy, cm_want *want,
                               cm_error *error);
-// A private copy of all values, for changing them in a child; nothing of the reference is copied. Close it.
+// A private copy, for changing values in a child; nothing of the reference is copied. Weights in files stay
+// where they are, read-only. Close it before its original.
 cm_status cm_pristine_copy(const cm_pristine *from, cm_pristine *to, cm_error *error);
+// Gives an argument of a copy compact memory of its own, with its values: before a weight is changed.
+cm_status cm_pristine_own(cm_pristine *pristine, int argument, cm_error *error);
 // Forgets what the reference said, after values were changed.
 void cm_pristine_changed(cm_pristine *pristine);
 // Elements of an argument that the call may read.

@@ -24,6 +24,9 @@ static void on_interrupt(int number)
     interrupted = 1;
 }
 
+// A check may take one more time-out for each so many bytes of arguments.
+enum { BYTES_PER_TIMEOUT = 256 << 20 };
+
 struct run {
     const cm_run_options *options;
     cm_record_writer writer;
@@ -215,7 +218,7 @@ static cm_status run_case(struct run *run, const cm_item *item, cm_pristine *pri
     for (size_t n = 0; n < group.count && status == CM_OK; n++)
         status = cm_pristine_want(pristine, group.tests[n].kernel->accuracy, &run->error);
     if (status == CM_OK)
-        cm_group_run(&group, run->options->timeout);
+        cm_group_run(&group, run->options->timeout * (1 + (double)(pristine->bytes / BYTES_PER_TIMEOUT)));
     for (size_t n = 0; n < group.count && status == CM_OK; n++) {
         const cm_test *test = &group.tests[n];
         if (test->left_out)

@@ -10,6 +10,22 @@ static bool is_input(const cm_argument *argument)
     return argument->role != CM_OUTPUT && argument->role != CM_INOUT;
 }
 
+// The same for rows without gaps: a run of hidden elements at a time. A large weight has 10^8 of them.
+static void hide_runs(const DLTensor *tensor, int64_t count, const uint8_t *mask)
+{
+    int64_t element = tensor->dtype.bits / 8;
+    for (int64_t n = 0; n < count;) {
+        int64_t first = n;
+        for (uint64_t eight = 0; n + 8 <= count && eight == 0; n += eight ? 0 : 8)
+            memcpy(&eight, mask + n, 8);
+        while (n < count && !mask[n])
+            n++;
+        memset((char *)tensor->data + first * element, CM_CANARY, (size_t)((n - first) * element));
+        while (n < count && mask[n])
+            n++;
+    }
+}
+
 // Fills the elements that the mask leaves out with NaN. With a stride of 0 an element may also be addressed
 // under another index: those get their value back.
 static void hide(const DLTensor *tensor, const DLTensor *from, const uint8_t *mask)
@@ -17,6 +33,10 @@ static void hide(const DLTensor *tensor, const DLTensor *from, const uint8_t *ma
     int64_t count = cm_tensor_count(tensor);
     if (tensor->dtype.code != kDLFloat && tensor->dtype.code != kDLBfloat)
         return;
+    if (cm_tensor_extent(tensor) * 8 == (size_t)count * tensor->dtype.bits) {
+        hide_runs(tensor, count, mask);
+        return;
+    }
     for (int64_t n = 0; n < count; n++)
         if (!mask[n])
             memset((char *)tensor->data + cm_tensor_offset(tensor, n) * tensor->dtype.bits / 8, CM_CANARY,
@@ -43,17 +63,22 @@ void cm_stage_open(const cm_trial *trial, const cm_stage_options *options, cm_st
         size_t extent = cm_tensor_extent(&tensor->dl), element = (tensor->dl.dtype.bits + 7u) / 8;
         size_t alignment =
             trial->kernel->alignment > (int)element ? (size_t)trial->kernel->alignment : element;
-        tensor->dl.data = cm_arena_take(&stage->arena, op->arguments[n].name, extent, alignment,
-                                        options->place, is_input(&op->arguments[n]));
+        if (pristine->files[n])
+            tensor->dl.data =
+                cm_arena_map(&stage->arena, op->arguments[n].name, extent, pristine->files[n], true);
+        else
+            tensor->dl.data = cm_arena_take(&stage->arena, op->arguments[n].name, extent, alignment,
+                                            options->place, is_input(&op->arguments[n]));
         if (!tensor->dl.data)
             cm_broken("no memory for %s of %s", op->arguments[n].name, pristine->name);
         stage->arena.blocks[stage->arena.count - 1].tensor = &tensor->dl;
-        memset(tensor->dl.data, CM_CANARY, extent); // gaps between rows stay so
+        if (!pristine->files[n])
+            memset(tensor->dl.data, CM_CANARY, extent); // gaps between rows stay so
         if (op->arguments[n].role == CM_OUTPUT)
             for (int64_t i = 0; i < cm_tensor_count(&tensor->dl); i++)
                 memset((char *)tensor->dl.data + cm_tensor_offset(&tensor->dl, i) * (int64_t)element,
                        options->poison, element);
-        else
+        else if (!pristine->files[n])
             cm_tensor_copy(&tensor->dl, from);
         if (options->hide && options->hide[n] && op->arguments[n].role != CM_OUTPUT)
             hide(&tensor->dl, from, options->hide[n]);

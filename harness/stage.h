@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A stage is where a kernel performs: private copies of a case's arguments in an arena, laid out and poisoned
-// as a check wants them.
+// as a check wants them. Of large weights it has views, whose pages are copied when they are written to.
 #ifndef CM_STAGE_H
 #define CM_STAGE_H
 
