@@ -47,6 +47,7 @@ cm_verdict cm_judge_bounded(const cm_measure *measure, bool exact, const char *n
     }
     cm_outcome_metric(outcome, "error_over_bound", measure->worst_ratio);
     cm_outcome_metric(outcome, "rms_z", measure->rms_z);
+    cm_outcome_metric(outcome, "rms_z_limit", rms_limit(measure->independent));
     cm_outcome_metric(outcome, "bias_z", measure->bias);
     cm_outcome_metric(outcome, "bound_share",
                       measure->rms_want > 0 ? measure->rms_bound / measure->rms_want : 0);

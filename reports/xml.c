@@ -16,7 +16,7 @@ static bool is_forbidden(const char *text, int length)
     return length == 3 && !memcmp(text, "\xef\xbf", 2) && (unsigned char)text[2] >= 0xbe;
 }
 
-static void put_escaped(FILE *out, const char *text, bool attribute)
+void cm_xml_escape(FILE *out, const char *text, bool attribute)
 {
     while (*text) {
         int length = cm_utf8_length(text);
@@ -85,7 +85,7 @@ void cm_xml_attribute(cm_xml *xml, const char *name, const char *format, ...)
     if (length < 0)
         cm_broken("out of memory for the attribute %s", name);
     fprintf(xml->out, " %s=\"", name);
-    put_escaped(xml->out, text, true);
+    cm_xml_escape(xml->out, text, true);
     fputc('"', xml->out);
     free(text);
 }
@@ -95,7 +95,7 @@ void cm_xml_text(cm_xml *xml, const char *text)
     if (xml->depth == 0)
         cm_broken("XML: text outside the root element");
     end_tag(xml);
-    put_escaped(xml->out, text, false);
+    cm_xml_escape(xml->out, text, false);
     xml->has_text = true;
 }
 

@@ -19,6 +19,9 @@ typedef struct cm_xml {
     bool in_tag, has_text;
 } cm_xml;
 
+// Text as content, or as the value of an attribute in double quotes: also right for HTML.
+void cm_xml_escape(FILE *out, const char *text, bool attribute);
+
 void cm_xml_open(FILE *out, cm_xml *xml);
 void cm_xml_begin(cm_xml *xml, const char *name);
 void cm_xml_attribute(cm_xml *xml, const char *name, const char *format, ...)
