@@ -18,6 +18,8 @@ enum {
     KEY_ADAPTER,
     KEY_LAYER,
     KEY_RECORDED,
+    KEY_LORA_ORIENTATION,
+    KEY_LORA_B_ORDER,
     KEY_TOKENS,
     KEY_SHARD,
     KEY_PLUGIN,
@@ -46,6 +48,11 @@ static const struct argp_option selection_options[] = {
     {"layer", KEY_LAYER, "N", 0, "layer of --model (default 0)", 2},
     {"recorded", KEY_RECORDED, "FILE", 0,
      "input, routing and output that the model's own code had (safetensors)", 2},
+    {"lora-orientation", KEY_LORA_ORIENTATION, "WAY", 0,
+     "dimension of a fused parameter that lora_A stands at, where shapes do not say: in_first or out_first",
+     2},
+    {"lora-b-order", KEY_LORA_B_ORDER, "ORDER", 0,
+     "columns of a fused lora_B: peft (default) or expert_major", 2},
     {"tokens", KEY_TOKENS, "T", 0, "tokens of generated input for --model (default 24)", 2},
     {0},
 };
@@ -145,6 +152,12 @@ static error_t parse_selection(int key, char *argument, struct argp_state *state
     case KEY_RECORDED:
         selection->recorded = argument;
         break;
+    case KEY_LORA_ORIENTATION:
+        selection->lora_orientation = argument;
+        break;
+    case KEY_LORA_B_ORDER:
+        selection->lora_b_order = argument;
+        break;
     case KEY_LAYER:
         if (!parse_whole(argument, 0, 100000, &number))
             argp_error(state, "--layer: \"%s\" is no layer number", argument);
@@ -156,6 +169,8 @@ static error_t parse_selection(int key, char *argument, struct argp_state *state
         selection->tokens = number;
         break;
     case ARGP_KEY_END:
+        if (!selection->adapter && (selection->lora_orientation || selection->lora_b_order))
+            argp_error(state, "--lora-orientation and --lora-b-order go with --adapter");
         if (!selection->model && (selection->adapter || selection->recorded))
             argp_error(state, "--adapter and --recorded go with --model");
         if (selection->faults && options->plugin_count)

@@ -223,6 +223,8 @@ cm_status cm_plan_make(const cm_selection *selection, cm_plan *plan, cm_error *e
         item->model = copy(selection->model);
         item->adapter = copy(selection->adapter);
         item->recorded = copy(selection->recorded);
+        item->lora_orientation = selection->lora_orientation;
+        item->lora_b_order = selection->lora_b_order;
     } else if (selection->last) {
         status = add_last(selection, plan);
     } else if (selection->faults) {

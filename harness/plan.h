@@ -15,6 +15,7 @@ typedef struct cm_selection {
     uint64_t seed;            // of fuzz draws: case n has seed + n
     int64_t fuzz_cases;       // drawn from the fuzz rows
     const char *model, *adapter, *recorded;
+    const char *lora_orientation, *lora_b_order; // as in cm_source_options
     int layer;
     int64_t tokens;                        // for a model without recorded input
     int shard, shards;                     // this part (1..shards) of the cases
@@ -29,6 +30,7 @@ typedef struct cm_item {
     char *checks;                     // blank between; NULL: all
     const cm_fault *fault;            // NULL: the registered kernels
     char *model, *adapter, *recorded; // model NULL: generated values
+    const char *lora_orientation, *lora_b_order;
     int layer;
     int64_t tokens;
 } cm_item;

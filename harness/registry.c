@@ -81,11 +81,9 @@ const cm_generator *cm_registry_generators(void)
     return cm_generators;
 }
 
-cm_status cm_registry_open_source(const char *model, const char *adapter, const char *recorded, int layer,
-                                  cm_source *source, cm_error *error)
+cm_status cm_registry_open_source(const cm_source_options *options, cm_source *source, cm_error *error)
 {
-    cm_layer_options options = {.model = model, .adapter = adapter, .recorded = recorded, .layer = layer};
-    cm_status status = cm_layer_open(&options, source, error);
+    cm_status status = cm_layer_open(options, source, error);
     source->recorded = cm_layer_recorded;
     return status;
 }

@@ -19,9 +19,8 @@ const cm_report *const *cm_registry_reports(void);
 const cm_axis *cm_registry_axes(void);            // CM_AXIS_COUNT of them
 const cm_generator *cm_registry_generators(void); // ends with a NULL kind
 
-// Opens a layer of a model on disk as a source; adapter and recorded may be NULL.
-cm_status cm_registry_open_source(const char *model, const char *adapter, const char *recorded, int layer,
-                                  cm_source *source, cm_error *error);
+// Opens a layer of a model on disk as a source.
+cm_status cm_registry_open_source(const cm_source_options *options, cm_source *source, cm_error *error);
 // Folder of the recorded fixtures: CHECKMOE_FIXTURES, or where the program was built.
 const char *cm_registry_fixtures(void);
 

@@ -286,8 +286,9 @@ static cm_status run_item(struct run *run, const cm_item *item, size_t number, s
     } else if (item->op && !has_kernel_of(run, item->op)) {
         goto done;
     } else {
-        CM_TRY(cm_registry_open_source(item->model, item->adapter, item->recorded, item->layer, &source,
-                                       &run->error));
+        cm_source_options files = {item->model,    item->adapter,          item->layer,
+                                   item->recorded, item->lora_orientation, item->lora_b_order};
+        CM_TRY(cm_registry_open_source(&files, &source, &run->error));
         CM_TRY(source_case(item, &source, &test_case, &run->error));
         clear_progress(run);
         if (run->options->selection.model && source.summary && !run->options->quiet)

@@ -7,6 +7,17 @@
 #include "harness/status.h"
 #include "harness/tensor.h"
 
+// What to open: one layer of a model on disk.
+typedef struct cm_source_options {
+    const char *model;    // directory with config.json and safetensors
+    const char *adapter;  // PEFT directory; NULL: base only
+    int layer;            // from 0
+    const char *recorded; // safetensors with hidden, topk_ids, ...; NULL: generated
+    // How a fused adapter is read. Orientation: "in_first" or "out_first"; NULL: by the shapes. Order of the
+    // columns of lora_B: "peft" (NULL) or "expert_major", which some trainers used.
+    const char *lora_orientation, *lora_b_order;
+} cm_source_options;
+
 typedef struct cm_source {
     const char *op;             // name of the op whose arguments it fills
     int64_t dims[CM_DIM_COUNT]; // in the order of CM_DIM_LETTERS; -1: not fixed by the source

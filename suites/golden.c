@@ -12,6 +12,10 @@ static const cm_file_row files[] = {
     GOLDEN("qwen3_moe", CM_SET_SMOKE | CM_SET_CI),
     GOLDEN("mixtral", CM_SET_CI),
     GOLDEN("deepseek_v2", CM_SET_CI),
+    GOLDEN("granitemoe", CM_SET_CI),
+    GOLDEN("qwen3_moe_fused", CM_SET_SMOKE | CM_SET_CI),
+    GOLDEN("mixtral_fused", CM_SET_CI),
+    GOLDEN("deepseek_v2_fused", CM_SET_CI),
     {0},
 };
 

@@ -139,11 +139,13 @@ START_TEST(refuses_other_layouts)
 {
     cm_writer writer = {0};
     cm_tiny_model(&cm_tiny_families[QWEN3], &cm_tiny_no_change);
-    cm_writer_add(&writer, "model.layers.1.mlp.experts.gate_up_proj", CM_F32, 1, (int64_t[]){4},
+    cm_writer_add(&writer, "model.layers.1.feed_forward.experts.gate_up_proj", CM_F32, 1, (int64_t[]){4},
                   cm_tiny_pattern, 0);
     cm_writer_save(&writer, "model/model.safetensors");
-    cm_tiny_expect_refusal(1, NULL, NULL, CM_UNSUPPORTED, "model: ",
-                           "\"model.layers.1.mlp.experts.gate_up_proj\": fused experts are not read yet");
+    cm_tiny_expect_refusal(
+        1, NULL, NULL, CM_UNSUPPORTED, "model: ",
+        "\"model.layers.1.feed_forward.experts.gate_up_proj\": this layout of fused experts "
+        "is not read; save the model per expert");
     cm_writer_add(&writer, "transformer.h.1.w", CM_F32, 1, (int64_t[]){4}, cm_tiny_pattern, 0);
     cm_writer_save(&writer, "model/model.safetensors");
     cm_tiny_expect_refusal(1, NULL, NULL, CM_BAD_FILE, "model: ", "the experts have other names");

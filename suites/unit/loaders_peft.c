@@ -95,8 +95,10 @@ static const struct {
     {"{" BASE ",\"init_lora_weights\":\"loftq\"}", CM_UNSUPPORTED, "changes the base weights"},
     {"{" BASE ",\"init_lora_weights\":\"new\"}", CM_UNSUPPORTED, "\"new\" is unknown"},
     {"{" BASE ",\"init_lora_weights\":3}", CM_BAD_FILE, "init_lora_weights is an integer"},
-    {"{" BASE ",\"target_parameters\":[\"mlp.experts.down_proj\"]}", CM_UNSUPPORTED,
-     "target_parameters \"mlp.experts.down_proj\": the fused layout is not read yet"},
+    {"{" BASE ",\"target_parameters\":\"mlp.experts.down_proj\"}", CM_BAD_FILE,
+     "target_parameters is a string, expected an array of names"},
+    {"{" BASE ",\"target_parameters\":[\"mlp.experts.down_proj\",3]}", CM_BAD_FILE,
+     "target_parameters[1] is an integer, expected a name"},
     {"{" BASE ",\"rank_pattern\":{\"layers\\\\.[0-9]+\\\\.up\":4}}", CM_UNSUPPORTED,
      "only literal paths and .*\\.name are supported"},
     {"{" BASE ",\"alpha_pattern\":{\"up|down\":4}}", CM_UNSUPPORTED, "alpha_pattern key \"up|down\""},
@@ -211,12 +213,6 @@ static const struct {
     {"base_model.model.lora_A.weight", CM_F32, CM_UNSUPPORTED,
      "does not begin with base_model.model. and a module"},
     {PREFIX ".lora_A.weight", CM_F32, CM_UNSUPPORTED, "and a module"},
-    {PREFIX "model.layers.0.mlp.experts.lora_A.weight", CM_F32, CM_UNSUPPORTED,
-     "the fused layout is not read yet"},
-    {PREFIX "model.layers.0.mlp.experts.base_layer.lora_B.weight", CM_F32, CM_UNSUPPORTED,
-     "the fused layout"},
-    {PREFIX "model.layers.0.block_sparse_moe.input_linear.lora_A.weight", CM_F32, CM_UNSUPPORTED,
-     "the fused layout"},
 };
 
 START_TEST(refuses_keys)

@@ -209,7 +209,7 @@ START_TEST(reads_golden)
     ck_assert_msg(model != NULL, "set CHECKMOE_FIXTURES to the fixtures folder");
     cm_source source;
     cm_error error = {0};
-    cm_layer_options options = {model, adapter, 1, recorded};
+    cm_layer_options options = {.model = model, .adapter = adapter, .layer = 1, .recorded = recorded};
     cm_unit_expect(cm_layer_open(&options, &source, &error), &error, CM_OK, NULL, NULL);
     static const struct {
         char letter;

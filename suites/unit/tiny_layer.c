@@ -141,7 +141,7 @@ cm_source cm_tiny_open(int layer, const char *adapter, const char *recorded)
 {
     cm_source source;
     cm_error error = {0};
-    cm_layer_options options = {"model", adapter, layer, recorded};
+    cm_layer_options options = {.model = "model", .adapter = adapter, .layer = layer, .recorded = recorded};
     cm_unit_expect(cm_layer_open(&options, &source, &error), &error, CM_OK, NULL, NULL);
     ck_assert_str_eq(source.op, "moe_forward");
     return source;
@@ -152,7 +152,7 @@ void cm_tiny_expect_refusal(int layer, const char *adapter, const char *recorded
 {
     cm_source source;
     cm_error error = {0};
-    cm_layer_options options = {"model", adapter, layer, recorded};
+    cm_layer_options options = {.model = "model", .adapter = adapter, .layer = layer, .recorded = recorded};
     cm_unit_expect(cm_layer_open(&options, &source, &error), &error, want, start, part);
     ck_assert_ptr_null(source.self);
     source.close(&source);

@@ -31,7 +31,9 @@ static void append_header(cm_writer *writer, const char *text)
 void cm_writer_add(cm_writer *writer, const char *name, cm_dtype dtype, int ndim, const int64_t *shape,
                    cm_writer_value value, int seed)
 {
-    int64_t rows = ndim ? shape[0] : 1, columns = ndim > 1 ? shape[1] : 1;
+    int64_t rows = ndim ? shape[0] : 1, columns = ndim > 1 ? shape[ndim - 1] : 1;
+    for (int d = 1; d < ndim - 1; d++)
+        rows *= shape[d];
     size_t bytes = (size_t)(rows * columns) * (size_t)cm_dtype_bits(dtype) / 8;
     char *text =
         cm_text("%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", writer->count++ ? "," : "{", name, words[dtype]);

@@ -13,7 +13,8 @@ typedef struct cm_writer {
     int count;
 } cm_writer;
 
-// value(seed, row, column) makes the elements; ndim 1 has column 0.
+// value(seed, row, column) makes the elements; ndim 1 has column 0, and the rows of ndim 3 are counted
+// through.
 typedef double (*cm_writer_value)(int seed, int64_t row, int64_t column);
 
 void cm_writer_add(cm_writer *writer, const char *name, cm_dtype dtype, int ndim, const int64_t *shape,
