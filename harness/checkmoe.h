@@ -34,7 +34,8 @@ typedef enum cm_status {
     CM_BAD_STATE,   // a call out of order, e.g. run before prepare
     CM_UNSUPPORTED, // legal for the op, not implemented by this kernel
     CM_NO_MEMORY,
-    CM_BAD_FILE, // loaders: the file is not what it claims to be
+    CM_DEVICE_FAULT, // a launch failed, or the emulated device found a fault in the kernel
+    CM_BAD_FILE,     // loaders: the file is not what it claims to be
 } cm_status;
 
 typedef enum cm_dtype {

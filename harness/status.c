@@ -37,6 +37,8 @@ const char *cm_status_name(cm_status status)
         return "unsupported";
     case CM_NO_MEMORY:
         return "no memory";
+    case CM_DEVICE_FAULT:
+        return "device fault";
     case CM_BAD_FILE:
         return "bad file";
     }

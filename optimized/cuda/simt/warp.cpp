@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// Collectives of a warp: the lanes of a mask meet, each leaves a value, and all read what was left.
+#include "optimized/cuda/simt/warp.h"
+
+#include <string.h>
+
+namespace cm_simt
+{
+
+static Slots *free_slots(Warp *warp)
+{
+    Slots *slots = warp->slots;
+    while (slots->readers)
+        slots++;
+    return slots;
+}
+
+static bool same(const Place &one, const Place &other)
+{
+    return one.line == other.line && !strcmp(one.file, other.file);
+}
+
+// A lane may go through one collective while others of its warp wait for it in another. It may not when both
+// wait for each other, nor when they stand in the same line of the source with different masks.
+static void look_for_clash(const Thread *self, const Warp *warp, unsigned mask, const char *operation,
+                           Place place)
+{
+    unsigned own = 1u << self->lane;
+    for (const Meeting &other : warp->meetings) {
+        bool joins = other.mask == mask && !strcmp(other.operation, operation);
+        if (!other.arrived || joins || !(other.mask & own))
+            continue;
+        if (other.arrived & mask || (same(place, other.place) && other.mask != mask))
+            fail(WRONG_LANE_MASK, place,
+                 "lane %d calls %s with mask %08x, but the lanes %08x wait in %s with mask %08x at %s:%d",
+                 self->lane, operation, mask, other.arrived, other.operation, other.mask, other.place.file,
+                 other.place.line);
+    }
+}
+
+static Meeting *find_meeting(Warp *warp, unsigned mask, const char *operation)
+{
+    Meeting *found = nullptr;
+    for (Meeting &meeting : warp->meetings) {
+        if (meeting.arrived && meeting.mask == mask && !strcmp(meeting.operation, operation))
+            return &meeting;
+        found = !found && !meeting.arrived ? &meeting : found;
+    }
+    return found; // there is one: each lane is in one meeting at most
+}
+
+Slots *meet(unsigned mask, const char *operation, Place place, const void *pointer, uint64_t value)
+{
+    Block *b = block();
+    Thread *self = b->current;
+    Warp *warp = &b->warps[(size_t)self->warp];
+    unsigned own = 1u << self->lane;
+    if (!(mask & own))
+        fail(WRONG_LANE_MASK, place, "lane %d calls %s with mask %08x, in which it is not", self->lane,
+             operation, mask);
+    if (mask & warp->exited)
+        fail(EXITED_LANE, place, "%s with mask %08x, of which the lanes %08x have returned", operation, mask,
+             mask & warp->exited);
+    look_for_clash(self, warp, mask, operation, place);
+    Meeting *meeting = find_meeting(warp, mask, operation);
+    if (!meeting->arrived) {
+        *meeting = {mask, 0, operation, place, free_slots(warp)};
+        meeting->slots->readers = mask;
+    }
+    Slots *slots = meeting->slots;
+    slots->pointer[self->lane] = pointer;
+    slots->value[self->lane] = value;
+    meeting->arrived |= own;
+    self->place = self->collective = place;
+    self->mask = mask;
+    self->operation = operation;
+    if (meeting->arrived != mask) {
+        wait(IN_COLLECTIVE);
+        return slots;
+    }
+    meeting->arrived = 0;
+    for (int n : b->order) {
+        Thread *sleeper = &b->threads[(size_t)n];
+        if (sleeper->warp == self->warp && mask >> sleeper->lane & 1 && sleeper != self)
+            wake(sleeper);
+    }
+    return slots;
+}
+
+void leave(Slots *slots)
+{
+    slots->readers &= ~(1u << thread()->lane);
+}
+
+void sync_warp(unsigned mask, Place place)
+{
+    Block *b = block();
+    Warp *warp = &b->warps[(size_t)b->current->warp];
+    Slots *slots = meet(mask, "__syncwarp", place, nullptr, 0);
+    // Counted once for all lanes, by the first one that goes on.
+    if (mask == ~warp->exited && slots->readers == mask)
+        warp->syncs++;
+    leave(slots);
+}
+
+void lane_exits(Thread *thread)
+{
+    Block *b = block();
+    Warp *warp = &b->warps[(size_t)thread->warp];
+    warp->exited |= 1u << thread->lane;
+    for (const Meeting &meeting : warp->meetings)
+        if (meeting.arrived && meeting.mask >> thread->lane & 1)
+            fail(EXITED_LANE, meeting.place,
+                 "lane %d returned while the lanes %08x wait for it in %s with mask %08x", thread->lane,
+                 meeting.arrived, meeting.operation, meeting.mask);
+}
+
+// The lane from which `lane` reads in a segment of `width` lanes; its own where the segment ends.
+static int source_lane(ShuffleKind kind, int lane, int argument, int width)
+{
+    int base = lane & ~(width - 1), last = base + width - 1;
+    switch (kind) {
+    case SHUFFLE_FROM:
+        return base + (argument & (width - 1));
+    case SHUFFLE_XOR:
+        return (lane ^ argument) > last ? lane : lane ^ argument;
+    case SHUFFLE_DOWN:
+        return lane + argument > last ? lane : lane + argument;
+    default:
+        return lane - argument < base ? lane : lane - argument;
+    }
+}
+
+uint64_t shuffle(ShuffleKind kind, unsigned mask, uint64_t value, int argument, int width, Place place)
+{
+    static const char *const names[] = {"__shfl_sync", "__shfl_xor_sync", "__shfl_down_sync",
+                                        "__shfl_up_sync"};
+    if (width < 1 || width > WARP || width & (width - 1))
+        fail(WRONG_LANE_MASK, place, "%s of width %d, which is no power of two up to 32", names[kind], width);
+    int from = source_lane(kind, thread()->lane, argument, width);
+    Slots *slots = meet(mask, names[kind], place, nullptr, value);
+    if (!(mask >> from & 1))
+        fail(UNDEFINED_LANE, place, "lane %d reads from lane %d in %s with mask %08x", thread()->lane, from,
+             names[kind], mask);
+    uint64_t found = slots->value[from];
+    leave(slots);
+    return found;
+}
+
+unsigned ballot(unsigned mask, bool predicate, Place place)
+{
+    unsigned votes = 0;
+    Slots *slots = meet(mask, "__ballot_sync", place, nullptr, predicate);
+    for (int lane = 0; lane < WARP; lane++)
+        if (mask >> lane & 1)
+            votes |= (unsigned)(slots->value[lane] & 1) << lane;
+    leave(slots);
+    return votes;
+}
+
+} // namespace cm_simt
