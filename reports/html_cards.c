@@ -156,6 +156,9 @@ static void put_tail(const cm_html *page, const cm_record *record)
 {
     if (record->source_file && record->source_file[0])
         put_row(page, "source", "%s:%d", record->source_file, record->source_line);
+    char id[CM_RECORD_ID];
+    cm_record_id(record, id);
+    put_row(page, "id", "%s", id);
     cm_html_raw(page, "</dl>\n");
     if (record->repro && record->repro[0]) {
         cm_html_raw(page, "<p class=\"minor\">Run it again:</p>\n<pre><code>");

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const double MOST_SECONDS = 10;
+static const double USUAL_SECONDS = 10;
 enum { MOST_BYTES = 1 << 20 };
 
 extern char **environ;
@@ -66,9 +66,9 @@ static double seconds(void)
 }
 
 // Waits; false: it took too long and was killed.
-static bool finish(pid_t process, int *state)
+static bool finish(pid_t process, double limit, int *state)
 {
-    double end = seconds() + MOST_SECONDS;
+    double end = seconds() + limit;
     for (;;) {
         pid_t ended = waitpid(process, state, WNOHANG);
         if (ended == process || (ended < 0 && errno != EINTR))
@@ -99,6 +99,7 @@ static char *read_all(int stream)
 static char *run(cm_plotter *plotter, const char *script)
 {
     int streams[3], state = 0;
+    double limit = plotter->seconds > 0 ? plotter->seconds : USUAL_SECONDS;
     char *out = NULL, *messages = NULL;
     bool ready = true;
     for (int n = 0; n < 3; n++) {
@@ -117,10 +118,10 @@ static char *run(cm_plotter *plotter, const char *script)
                  "gnuplot cannot be started (%s); Debian has it in gnuplot-nox", strerror(errno));
         goto done;
     }
-    if (!finish(process, &state)) {
+    if (!finish(process, limit, &state)) {
         plotter->gone = true;
-        snprintf(plotter->why_not, sizeof plotter->why_not, "gnuplot took more than %.0f s for a picture",
-                 MOST_SECONDS);
+        snprintf(plotter->why_not, sizeof plotter->why_not, "gnuplot took more than %.3g s for a picture",
+                 limit);
         goto done;
     }
     out = read_all(streams[1]);

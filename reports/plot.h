@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pictures by gnuplot, which is looked for in PATH when the first one is made. It runs as a child without a
-// shell, reads one script and gets a few seconds; a script holds numbers, and texts that went through
-// cm_plot_label.
+// shell, reads one script and is killed when it takes too long; a script holds numbers, and texts that went
+// through cm_plot_label.
 #ifndef CM_PLOT_H
 #define CM_PLOT_H
 
@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 typedef struct cm_plotter {
+    double seconds;    // that a picture may take; 0: 10
     char why_not[240]; // why the last picture is not there; "": it is
     bool gone;         // nothing more is tried
 } cm_plotter;

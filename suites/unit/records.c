@@ -24,7 +24,8 @@ static void enter_directory(void)
 
 void cm_unit_records_leave(void)
 {
-    static const char *const files[] = {"r.jsonl", "known", "out.xml", "out.txt", "copy.jsonl", "pipe"};
+    static const char *const files[] = {"r.jsonl", "known",     "out.xml", "out.txt", "copy.jsonl",
+                                        "pipe",    "page.html", "gnuplot", "pwned"};
     for (size_t n = 0; n < sizeof files / sizeof *files; n++)
         unlink(files[n]);
     ck_assert_int_eq(chdir("/"), 0);
@@ -362,6 +363,9 @@ Suite *cm_unit_records(void)
     tcase_add_checked_fixture(tcase, enter_directory, cm_unit_records_leave);
     suite_add_tcase(suite, tcase);
     tcase = cm_unit_reports();
+    tcase_add_checked_fixture(tcase, enter_directory, cm_unit_records_leave);
+    suite_add_tcase(suite, tcase);
+    tcase = cm_unit_reports_html();
     tcase_add_checked_fixture(tcase, enter_directory, cm_unit_records_leave);
     suite_add_tcase(suite, tcase);
     return suite;

@@ -11,6 +11,7 @@ Suite *cm_unit_records(void);
 // These need the directory around each test.
 TCase *cm_unit_expectations(void);
 TCase *cm_unit_reports(void);
+TCase *cm_unit_reports_html(void);
 
 void cm_unit_records_leave(void); // removes the directory
 
@@ -22,6 +23,11 @@ cm_record cm_unit_fault_record(const char *fault, const char *check, cm_verdict 
 // To and from r.jsonl.
 void cm_unit_write_records(const cm_record *items, size_t count, bool interrupted);
 cm_records cm_unit_read_records(void);
+
+// What a report says of these records, which are in r.jsonl meanwhile; free with free().
+char *cm_unit_render(const cm_report *report, const cm_record *items, size_t count, bool interrupted);
+// One of each kind of result, 11 records.
+size_t cm_unit_mixture(cm_record *items);
 
 void cm_unit_write_text(const char *path, const char *text);
 char *cm_unit_read_text(const char *path); // free with free()

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static char *render(const cm_report *report, const cm_record *items, size_t count, bool interrupted)
+char *cm_unit_render(const cm_report *report, const cm_record *items, size_t count, bool interrupted)
 {
     cm_error error = {{0}};
     cm_unit_write_records(items, count, interrupted);
@@ -23,8 +23,7 @@ static char *render(const cm_report *report, const cm_record *items, size_t coun
     return cm_unit_read_text("out.xml");
 }
 
-// One of each kind of result.
-static size_t make_mixture(cm_record *items)
+size_t cm_unit_mixture(cm_record *items)
 {
     size_t count = 0;
     items[count++] = cm_unit_record("numerics", "t1.5-h8", CM_PASS, "");
@@ -59,7 +58,7 @@ static size_t make_mixture(cm_record *items)
 START_TEST(text_report)
 {
     cm_record items[16];
-    char *text = render(&cm_report_text, items, make_mixture(items), false);
+    char *text = cm_unit_render(&cm_report_text, items, cm_unit_mixture(items), false);
     cm_unit_expect_part(text, "dirty tree");
     cm_unit_expect_part(
         text, "\nSURVIVED  gate_swapped  sgmv_shrink/avx512\n  expected   effect finds \"gain 0.00\"\n"
@@ -72,6 +71,7 @@ START_TEST(text_report)
               "  bad        12 of 100 elements; columns 8..15\n"
               "  also on    1 more case, e.g. t4-h8\n"
               "  source     optimized/avx512/sgmv_shrink.c:88\n"
+              "  id         19da5a55\n"
               "  rerun      checkmoe repro sgmv_shrink/avx512/x\n");
     cm_unit_expect_part(text, "it printed: \\x1b[2J<oops> & \xef\xbf\xbd \"quoted\"");
     ck_assert_ptr_null(strchr(text, '\033'));
@@ -109,17 +109,17 @@ START_TEST(text_verdicts)
         {&bad, 1, true, "\nCUT OFF, FAILED: 1 FAIL"}, {NULL, 0, true, "cut off: the records end"},
     };
     for (size_t n = 0; n < sizeof rows / sizeof *rows; n++) {
-        char *text = render(&cm_report_text, rows[n].items, rows[n].count, rows[n].interrupted);
+        char *text = cm_unit_render(&cm_report_text, rows[n].items, rows[n].count, rows[n].interrupted);
         cm_unit_expect_part(text, rows[n].part);
         free(text);
     }
     setenv("CLICOLOR_FORCE", "1", 1);
     unsetenv("NO_COLOR");
-    char *text = render(&cm_report_text, &pass, 1, false);
+    char *text = cm_unit_render(&cm_report_text, &pass, 1, false);
     cm_unit_expect_part(text, "\033[32mPASSED\033[0m");
     free(text);
     setenv("NO_COLOR", "1", 1);
-    text = render(&cm_report_text, &pass, 1, false);
+    text = cm_unit_render(&cm_report_text, &pass, 1, false);
     ck_assert_ptr_null(strchr(text, '\033'));
     free(text);
 }
@@ -134,7 +134,7 @@ START_TEST(text_caps_cards)
         snprintf(names[n], sizeof names[n], "op/k%c", 'a' + n);
         items[n].kernel = names[n];
     }
-    char *text = render(&cm_report_text, items, 25, false);
+    char *text = cm_unit_render(&cm_report_text, items, 25, false);
     cm_unit_expect_part(text, "and 5 more like these");
     free(text);
 }
@@ -143,10 +143,10 @@ END_TEST
 START_TEST(junit_report)
 {
     cm_record items[16];
-    size_t count = make_mixture(items);
+    size_t count = cm_unit_mixture(items);
     items[0].ms = 1e-9; // never in scientific notation
     items[1].ms = NAN;
-    char *text = render(&cm_report_junit, items, count, false);
+    char *text = cm_unit_render(&cm_report_junit, items, count, false);
     ck_assert_int_eq(system("xmllint --noout out.xml"), 0);
     cm_unit_expect_part(
         text, "<testsuites name=\"checkmoe\" tests=\"10\" failures=\"5\" errors=\"1\" skipped=\"2\"");
@@ -170,12 +170,12 @@ START_TEST(junit_report)
     cm_unit_expect_part(
         text, "<failure type=\"SURVIVED\" message=\"survived: effect was to find &quot;gain 0.00&quot;");
     free(text);
-    text = render(&cm_report_junit, items, 1, true);
+    text = cm_unit_render(&cm_report_junit, items, 1, true);
     ck_assert_int_eq(system("xmllint --noout out.xml"), 0);
     cm_unit_expect_part(text, "tests=\"2\" failures=\"0\" errors=\"1\"");
     cm_unit_expect_part(text, "<error type=\"CUT_OFF\"");
     free(text);
-    text = render(&cm_report_junit, NULL, 0, false);
+    text = cm_unit_render(&cm_report_junit, NULL, 0, false);
     cm_unit_expect_part(text, "<error type=\"NOTHING\"");
     free(text);
 }
@@ -183,7 +183,7 @@ END_TEST
 
 static int run_report(const char *const *words)
 {
-    static const cm_report *const reports[] = {&cm_report_text, &cm_report_junit, NULL};
+    static const cm_report *const reports[] = {&cm_report_text, &cm_report_junit, &cm_report_html, NULL};
     char *argv[8] = {(char *)"report"};
     int argc = 1;
     for (; words[argc - 1]; argc++)
@@ -196,9 +196,9 @@ START_TEST(report_command)
     cm_record pass = cm_unit_record("numerics", "x", CM_PASS, ""),
               bad = cm_unit_record("numerics", "x", CM_FAIL, "off");
     cm_unit_write_records(&pass, 1, false);
-    const char *const both[] = {"r.jsonl", "--text=out.txt", "--junit", "out.xml", NULL};
-    ck_assert_int_eq(run_report(both), CM_EXIT_OK);
-    ck_assert_int_eq(access("out.txt", F_OK) | access("out.xml", F_OK), 0);
+    const char *const all[] = {"r.jsonl", "--text=out.txt", "--junit", "out.xml", "--html=page.html", NULL};
+    ck_assert_int_eq(run_report(all), CM_EXIT_OK);
+    ck_assert_int_eq(access("out.txt", F_OK) | access("out.xml", F_OK) | access("page.html", F_OK), 0);
     ck_assert_int_eq(run_report((const char *const[]){"r.jsonl", "--junit=r.jsonl", NULL}), CM_EXIT_USAGE);
     ck_assert_int_eq(run_report((const char *const[]){"r.jsonl", "--junit=no/folder", NULL}), CM_EXIT_USAGE);
     ck_assert_int_eq(run_report((const char *const[]){"nothing", NULL}), CM_EXIT_USAGE);
