@@ -12,7 +12,7 @@ static const cm_row rows[] = {
      CM_SET_CI, "the three dtypes on shapes with odd tails, ranks mixed"},
     {"t33-k{1,4}-e16-h80-i56-r8x4-bf16-{hot,idle,duplicate,holes}-{random,exact}-s2", MORE, CM_SET_CI,
      "one hot expert, idle experts, repeated experts, slots of -1"},
-    {"t{2,3,16}-k2-e5-h33-i17-r{1,3,33}x2-{bf16,f32}-{random,exact}-s3", EACH, CM_SET_CI,
+    {"t{2,3,16}-k2-e5-h33-i17-r{1,3,32,33}x2-{bf16,f32}-{random,exact}-s3", EACH, CM_SET_CI,
      "odd sizes in every dimension, rank 1 and a rank above I"},
     {"t16-k2-e4-h64-i48-r8x3-bf16-{full,null,last,rank0}-{random,exact}-s4",
      "numerics mutation bounds isolation", CM_SET_CI,

@@ -4,7 +4,7 @@
 
 static const cm_row rows[] = {
     {"t7-r8x2-n96-{bf16,f32}-{random,exact}-s1", NULL, CM_SET_SMOKE, "a little of everything"},
-    {"t{3,17,33}-r{1,8,24,64}x3-n{33,257}-{bf16,f16,f32}-{random,exact}-s2",
+    {"t{3,17,33}-r{1,8,24,32,64}x3-n{33,257}-{bf16,f16,f32}-{random,exact}-s2",
      "numerics effect mutation bounds isolation", CM_SET_CI, "ranks and widths on both sides of tiles"},
     {"t16-r16x4-n90-S{2,3,4}-bf16-vf32-{mixed,full,last,rank0}-{random,exact}-s3",
      "numerics effect mutation bounds isolation state determinism", CM_SET_CI,
