@@ -9,11 +9,11 @@ enum { PAGE = 4096 };
 static _Thread_local const cm_arena *active;
 
 enum { POOL = 256 };
-static struct {
+static _Thread_local struct {
     char *mapping;
     size_t mapped;
-} pool[POOL]; // of this process; every page is inaccessible
-static int pooled;
+} pool[POOL]; // of this thread; every page is inaccessible
+static _Thread_local int pooled;
 
 // A mapping with guard pages around `pages` bytes that can be written.
 static char *map_fenced(size_t pages, bool recycle)
@@ -154,9 +154,23 @@ const cm_block *cm_arena_broken(const cm_arena *arena, int64_t *distance)
     return NULL;
 }
 
+void cm_arena_forget(void)
+{
+    while (pooled > 0) {
+        pooled--;
+        munmap(pool[pooled].mapping, pool[pooled].mapped);
+    }
+}
+
 void cm_arena_activate(const cm_arena *arena)
 {
     active = arena;
+}
+
+void cm_arena_deactivate(const cm_arena *arena)
+{
+    if (active == arena)
+        active = NULL;
 }
 
 // snprintf is not async-signal-safe: these two are all the formatting that a handler needs.

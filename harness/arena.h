@@ -26,8 +26,8 @@ typedef struct cm_block {
 typedef struct cm_arena {
     cm_block blocks[CM_ARENA_BLOCKS];
     int count;
-    bool recycle; // dropped blocks are kept, inaccessible, for the next one of their size: many stages, few
-                  // mappings
+    bool recycle; // dropped blocks are kept, inaccessible, for the thread's next one of their size: many
+                  // stages, few mappings
 } cm_arena;
 
 // `alignment` is a power of two; with PLACE_END the data ends at the guard page if size is a multiple of it.
@@ -49,7 +49,9 @@ const cm_block *cm_arena_broken(const cm_arena *arena, int64_t *distance);
 typedef enum cm_touch { CM_TOUCH_UNKNOWN, CM_TOUCH_INPUT_WRITE, CM_TOUCH_GUARD, CM_TOUCH_DEVICE } cm_touch;
 
 // Each thread has its own active arena.
-void cm_arena_activate(const cm_arena *arena); // NULL: none
+void cm_arena_activate(const cm_arena *arena);   // NULL: none
+void cm_arena_deactivate(const cm_arena *arena); // if it is the active one
+void cm_arena_forget(void); // unmaps what this thread keeps for recycling: for the end of a thread
 // Says what an access at `address` of the active arena was; writes one sentence. Async-signal-safe.
 cm_touch cm_arena_explain(const void *address, bool write, char *text, size_t size, const cm_block **block);
 

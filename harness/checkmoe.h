@@ -214,6 +214,16 @@ typedef struct cm_op {
     void (*counts)(const cm_call *call, cm_counts *counts);
 } cm_op;
 
+// The calls of a kernel. prepare makes a state for the weights that it sees; update gives it adapters; run
+// may follow as often as one likes, with other inputs and another T each time. What prepare saw stays valid
+// until release, adapters until the next update; nothing else may be kept, and nothing outside the state.
+// - An update may bring adapters, take them away, and change L, r and ranks. A kernel that fixed its capacity
+//   in prepare refuses what exceeds it, in update or run, with CM_BAD_STATE or CM_UNSUPPORTED; it never
+//   computes with less.
+// - run and update without prepare (state NULL), and run before the first update of a kernel that needs one,
+//   return CM_BAD_STATE. A prepare that fails leaves *state NULL.
+// - After a refusal a state is what it was before, or refuses with CM_BAD_STATE until the next update.
+// - Calls on one state follow each other; calls on two states may come from two threads at the same time.
 typedef struct cm_kernel {
     size_t size;      // sizeof(cm_kernel)
     const char *name; // op/target or op/target-variant

@@ -3,6 +3,7 @@
 
 #include "harness/op.h"
 
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,14 +14,22 @@ static cm_hosted *hosted_of(const cm_call *call)
     return (cm_hosted *)(uintptr_t)call;
 }
 
+static void give_way(const cm_call *call)
+{
+    if (hosted_of(call)->yields > 0 && hosted_of(call)->yields--)
+        sched_yield();
+}
+
 static const DLTensor *argument(const cm_call *call, const char *name)
 {
+    give_way(call);
     int n = cm_op_argument_index(call->op, name);
     return n < 0 ? NULL : call->arguments[n];
 }
 
 static double attribute(const cm_call *call, const char *name)
 {
+    give_way(call);
     for (int n = 0; call->op->attributes[n].name; n++)
         if (!strcmp(call->op->attributes[n].name, name))
             return call->attributes[n];
@@ -30,6 +39,7 @@ static double attribute(const cm_call *call, const char *name)
 static int64_t dim(const cm_call *call, char letter)
 {
     int d = cm_dim_index(letter);
+    give_way(call);
     return d < 0 ? 0 : call->dims[d];
 }
 
@@ -46,6 +56,7 @@ static cm_status fail(const cm_call *call, cm_status status, const char *format,
 static void *scratch(const cm_call *call, size_t bytes, size_t alignment)
 {
     cm_hosted *hosted = hosted_of(call);
+    give_way(call);
     if (!hosted->arena || alignment & (alignment - 1) || alignment > 4096)
         return NULL;
     alignment = alignment ? alignment : 1;

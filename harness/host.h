@@ -10,6 +10,7 @@ typedef struct cm_hosted {
     cm_error error;       // the sentence of the last failure
     cm_arena *arena;      // for scratch; NULL: plain memory is refused
     unsigned char poison; // byte that fills scratch
+    int yields;           // how often services still give way to other threads
 } cm_hosted;
 
 extern const cm_host cm_host_services;

@@ -153,6 +153,6 @@ bool cm_stage_run(const cm_trial *trial, const cm_stage_options *options, cm_sta
 
 void cm_stage_close(cm_stage *stage)
 {
-    cm_arena_activate(NULL);
+    cm_arena_deactivate(&stage->arena);
     cm_arena_drop(&stage->arena, 0);
 }

@@ -22,8 +22,9 @@ struct ffn {
 
 struct layer {
     struct ffn routed, shared;
-    int64_t E, H, L;
-    bool updated; // the adapters are packed
+    int64_t E, H, L; // L: of the last update
+    bool updated;    // the adapters are packed
+    bool adapters;   // there are any
 };
 
 static const char *const weight_names[2][PROJECTIONS] = {{"w_gate", "w_up", "w_down"},
@@ -102,7 +103,6 @@ static cm_status prepare(const cm_call *call, void **state)
         return call->host->fail(call, CM_NO_MEMORY, "no memory for the state");
     layer->E = call->host->dim(call, 'E');
     layer->H = call->host->dim(call, 'H');
-    layer->L = call->host->dim(call, 'L');
     layer->routed.width = call->host->dim(call, 'I');
     layer->shared.width = call->host->argument(call, "shared_gate") ? call->host->dim(call, 'D') : 0;
     if (!pack_weights(call, &layer->routed, false, layer->H) ||
@@ -142,7 +142,7 @@ static cm_status check_state(const cm_call *call, const struct layer *layer)
         return call->host->fail(call, CM_BAD_STATE, "prepare was not called");
     bool shared = call->host->argument(call, "shared_gate") != NULL;
     if (layer->E != call->host->dim(call, 'E') || layer->H != call->host->dim(call, 'H') ||
-        layer->L != call->host->dim(call, 'L') || layer->routed.width != call->host->dim(call, 'I') ||
+        layer->routed.width != call->host->dim(call, 'I') ||
         layer->shared.width != (shared ? call->host->dim(call, 'D') : 0))
         return call->host->fail(call, CM_BAD_STATE, "prepare was called for other shapes");
     return CM_OK;
@@ -155,6 +155,8 @@ static cm_status update(const cm_call *call, void *state)
     if (status != CM_OK)
         return status;
     drop_adapters(layer);
+    layer->L = call->host->dim(call, 'L');
+    layer->adapters = call->host->argument(call, "lora_rank") != NULL;
     for (int n = 0; n < 2 * PROJECTIONS; n++) {
         struct ffn *ffn = n < PROJECTIONS ? &layer->routed : &layer->shared;
         int p = n % PROJECTIONS, shared = n / PROJECTIONS;
@@ -251,8 +253,10 @@ static cm_status run(const cm_call *call, void *state)
     cm_status status = check_state(call, layer);
     if (status != CM_OK)
         return status;
-    if (layer->L > 0 && !layer->updated)
-        return call->host->fail(call, CM_BAD_STATE, "update was not called");
+    bool adapters = call->host->argument(call, "lora_rank") != NULL;
+    if (layer->L != call->host->dim(call, 'L') || layer->adapters != adapters ||
+        (adapters && !layer->updated))
+        return call->host->fail(call, CM_BAD_STATE, "update was not called for these adapters");
     if (!work_open(call, layer, &work))
         return call->host->fail(call, CM_NO_MEMORY, "no scratch memory");
     for (int64_t begin = 0, end; begin < work.slots.count; begin = end) {

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// A kernel's state under test. What it may refer to stays as long as the contract says and no longer: memory
+// of former adapters and former calls is inaccessible.
+#include "harness/op.h"
+#include "harness/state.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static cm_stage *open_call(cm_handle *handle, const cm_scene *scene, int spoiled)
+{
+    cm_stage_options options = {.place = CM_PLACE_END, .poison = CM_CANARY};
+    cm_trial with = {handle->trial->kernel, &scene->values, handle->trial->outcome};
+    cm_stage *stage = cm_new(1, sizeof *stage);
+    cm_stage_open(&with, &options, stage);
+    stage->hosted.yields = handle->yields;
+    if (spoiled != CM_NOT_SPOILED)
+        stage->arguments[spoiled] = NULL;
+    handle->call = stage;
+    return stage;
+}
+
+static void close_stage(cm_handle *handle, cm_stage **stage)
+{
+    cm_stage *old = *stage;
+    *stage = NULL;
+    if (!old || old == handle->packed || old == handle->adapters || old == handle->call)
+        return; // another name is still in use
+    cm_stage_close(old);
+    free(old);
+}
+
+cm_status cm_handle_open(const cm_trial *trial, const cm_scene *scene, int spoiled, cm_handle *handle)
+{
+    int yields = handle->yields;
+    *handle = (cm_handle){.trial = trial, .yields = yields};
+    handle->packed = open_call(handle, scene, spoiled);
+    int blocks = handle->packed->arena.count;
+    cm_status status = CM_OK;
+    if (trial->kernel->prepare)
+        status = trial->kernel->prepare(&handle->packed->hosted.call, &handle->state);
+    cm_arena_drop(&handle->packed->arena, blocks); // scratch
+    return status;
+}
+
+cm_status cm_handle_call(cm_handle *handle, const cm_scene *scene, bool update, int spoiled)
+{
+    const cm_kernel *kernel = handle->trial->kernel;
+    close_stage(handle, &handle->call);
+    cm_stage *stage = open_call(handle, scene, spoiled);
+    int blocks = stage->arena.count;
+    cm_status status = CM_OK;
+    if (update && kernel->update) {
+        status = kernel->update(&stage->hosted.call, handle->state);
+        cm_arena_drop(&stage->arena, blocks);
+        if (status == CM_OK) {
+            close_stage(handle, &handle->adapters);
+            handle->adapters = stage;
+        }
+    }
+    if (status == CM_OK)
+        status = kernel->run(&stage->hosted.call, handle->state);
+    cm_arena_drop(&stage->arena, blocks);
+    return status;
+}
+
+cm_verdict cm_handle_compare(const cm_handle *handle, const cm_scene *scene, const char *when)
+{
+    const cm_trial *trial = handle->trial;
+    const cm_op *op = trial->pristine->test_case.op;
+    for (int n = 0; op->arguments[n].name; n++) {
+        int64_t flat;
+        const DLTensor *got = handle->call->arguments[n], *fresh = &scene->results[n].dl;
+        if (op->arguments[n].compare == CM_COMPARE_NONE)
+            continue;
+        trial->outcome->compared += cm_tensor_count(got);
+        if (!trial->kernel->nondeterministic && !cm_tensor_equal(got, fresh, &flat))
+            return cm_conclude(
+                trial->outcome, CM_FAIL,
+                "%s, `%s` differs from that of a fresh state, first at element %lld: %a, should be %a", when,
+                op->arguments[n].name, (long long)flat, cm_tensor_get(got, flat), cm_tensor_get(fresh, flat));
+    }
+    return CM_PASS;
+}
+
+cm_verdict cm_handle_step(cm_handle *handle, const cm_scene *scene, bool update, const char *when)
+{
+    // Says where we were if the kernel takes the process with it.
+    snprintf(handle->trial->outcome->bad_pattern, sizeof handle->trial->outcome->bad_pattern, "%s", when);
+    cm_status status = cm_handle_call(handle, scene, update, CM_NOT_SPOILED);
+    if (status != CM_OK)
+        return cm_conclude(handle->trial->outcome, CM_ERROR, "%s, the kernel returned \"%s\": %s", when,
+                           cm_status_name(status), cm_handle_sentence(handle));
+    return cm_handle_compare(handle, scene, when);
+}
+
+const char *cm_handle_sentence(const cm_handle *handle)
+{
+    const char *sentence = handle->call ? handle->call->hosted.error.message : "";
+    return sentence[0] ? sentence : "it gave no reason";
+}
+
+void cm_handle_close(cm_handle *handle)
+{
+    if (handle->trial && handle->trial->kernel->release)
+        handle->trial->kernel->release(handle->state);
+    close_stage(handle, &handle->call);
+    close_stage(handle, &handle->adapters);
+    close_stage(handle, &handle->packed);
+    *handle = (cm_handle){0};
+}
