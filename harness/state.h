@@ -32,8 +32,8 @@ typedef struct cm_scenes {
 } cm_scenes;
 
 // Makes the values and runs each on a fresh state, in a process of its own. Nothing of the kernel may have
-// run in this process before: OpenMP does not survive a fork. Otherwise than PASS: the trial's outcome says
-// why.
+// run in this process before: OpenMP does not survive a fork. The outcome lies in a shared mapping. Otherwise
+// than PASS: the trial's outcome says why.
 cm_verdict cm_scenes_open(const cm_trial *trial, cm_scenes *scenes);
 void cm_scenes_close(cm_scenes *scenes);
 
