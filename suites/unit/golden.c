@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The recorded goldens: their bytes are those that were committed, and each is judged by the suite.
+#include "suites/unit/golden.h"
+
 #include "suites/suites.h"
 #include "suites/unit/loaders.h"
 
@@ -10,8 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-
-Suite *cm_unit_golden(void);
 
 enum { HEX = 64 }; // digits of a SHA-256
 
@@ -112,5 +112,6 @@ Suite *cm_unit_golden(void)
     tcase_add_checked_fixture(test, cm_unit_enter_directory, cm_unit_leave_directory);
     tcase_add_test(test, bytes_are_committed_ones);
     suite_add_tcase(suite, test);
+    suite_add_tcase(suite, cm_unit_golden_misread());
     return suite;
 }
