@@ -63,6 +63,8 @@ Suite *cm_unit_loaders(void)
     suite_add_tcase(suite, cm_unit_config());
     suite_add_tcase(suite, cm_unit_peft());
     suite_add_tcase(suite, cm_unit_layer());
+    suite_add_tcase(suite, cm_unit_fused());
+    suite_add_tcase(suite, cm_unit_fused_bad());
     suite_add_tcase(suite, cm_unit_recorded());
     return suite;
 }

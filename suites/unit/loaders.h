@@ -25,6 +25,8 @@ TCase *cm_unit_safetensors_headers(void);
 TCase *cm_unit_config(void);
 TCase *cm_unit_peft(void);
 TCase *cm_unit_layer(void);
+TCase *cm_unit_fused(void);
+TCase *cm_unit_fused_bad(void);
 TCase *cm_unit_recorded(void);
 
 #endif
