@@ -40,5 +40,6 @@ uint64_t cm_unit_amx_random(uint64_t *state);
 
 Suite *cm_unit_amx(void);
 TCase *cm_unit_amx_random_cases(void);
+TCase *cm_unit_amx_matmul(void);
 
 #endif
