@@ -147,7 +147,7 @@ static cm_verdict try_missing(cm_attempt *attempt, int n)
     const cm_argument *arguments = pristine->test_case.op->arguments;
     cm_verdict verdict = CM_PASS;
     char what[128];
-    bool needed = !arguments[n].optional;
+    bool needed = !arguments[n].optional || arguments[n].scales;
     for (int m = 0; arguments[m].name; m++)
         needed = needed || (pristine->arguments[m] &&
                             cm_has_word(arguments[m].with, arguments[n].name, strlen(arguments[n].name)));

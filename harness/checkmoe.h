@@ -68,6 +68,17 @@ typedef enum cm_compare {
     CM_COMPARE_SCALAR,      // a single bounded number
 } cm_compare;
 
+// A row that is quantised to int8 by its largest value is exact if that is 127 times a power of two. One
+// column of x has such values; in one row of up it is all that there is, so that the same row of h has them.
+typedef enum cm_peak {
+    CM_PEAK_NONE,   // knows nothing of it
+    CM_PEAK_SOURCE, // x: has the value in that column
+    CM_PEAK_BRIDGE, // up: has its only non-zero of that row in that column, and no other in that column
+    CM_PEAK_GATE,   // gate: 0 in that column, one non-zero in that row
+    CM_PEAK_COLUMN, // 0 in that column
+    CM_PEAK_ROW,    // 0 in that row
+} cm_peak;
+
 // How the values of an argument are made (fixtures/values.c reads this; `kind` names its generator).
 typedef struct cm_fill {
     const char *kind;       // "dense", "matrix", "power", "routing", "router_weight", "assign", "rank", ...
@@ -78,6 +89,8 @@ typedef struct cm_fill {
     char aligned;           // letter whose position alone decides the sign, so that products agree in sign
     int exact_scale;        // exact data: log2 of the magnitude
     int exact_nonzeros;     // exact data: most non-zeros in a row of a matrix
+    const char *words;      // words of a case, blank between, that an optional argument needs; NULL: none
+    cm_peak peak;           // exact data: its part in rows whose largest value is 127 times a power of two
 } cm_fill;
 
 typedef struct cm_argument {
@@ -93,6 +106,7 @@ typedef struct cm_argument {
     char offset_into;        // values rise from 0 to this dimension; 0: not offsets
     bool is_rank;            // values are ranks, 0..r
     const char *with;        // where it is present, these are, too: names, blank between
+    const char *scales;      // the argument that these scale: present exactly if that has integers
     cm_compare compare;      // outputs only
     const char *compare_key; // PERMUTATION: the argument whose values are the keys; SET: the scores
     cm_fill fill;

@@ -75,18 +75,32 @@ static bool has_dims(const cm_argument *argument, const int64_t *dims)
     return true;
 }
 
-bool cm_op_present(const cm_op *op, int argument, const int64_t *dims)
+static bool has_any_word(const cm_case *test_case, const char *words)
 {
+    for (int axis = 0; axis < CM_AXIS_COUNT; axis++) {
+        const char *word = cm_case_word(test_case, (cm_axis_kind)axis);
+        if (cm_has_word(words, word, strlen(word)))
+            return true;
+    }
+    return false;
+}
+
+bool cm_op_present(const cm_case *test_case, int argument)
+{
+    const cm_op *op = test_case->op;
     const cm_argument *wanted = &op->arguments[argument];
     if (!wanted->optional)
         return true;
-    if (wanted->fill.kind && !strcmp(wanted->fill.kind, "absent"))
+    if (wanted->fill.words && !has_any_word(test_case, wanted->fill.words))
+        return false;
+    int scaled = wanted->scales ? cm_op_argument_index(op, wanted->scales) : -1;
+    if (scaled >= 0 && cm_dtype_is_float(cm_op_dtype(&op->arguments[scaled], test_case->dtypes)))
         return false;
     for (int n = 0; op->arguments[n].name; n++)
         if (cm_has_word(wanted->with, op->arguments[n].name, strlen(op->arguments[n].name)) &&
-            !has_dims(&op->arguments[n], dims))
+            !has_dims(&op->arguments[n], test_case->dims))
             return false;
-    return has_dims(wanted, dims);
+    return has_dims(wanted, test_case->dims);
 }
 
 static cm_status check_shape(const cm_call *call, const cm_argument *argument, const DLTensor *tensor)
@@ -164,11 +178,20 @@ static cm_status check_values(const cm_call *call, const cm_argument *argument, 
 static cm_status check_presence(const cm_call *call, int n)
 {
     const cm_argument *arguments = call->op->arguments;
-    const DLTensor *tensor = call->arguments[n];
+    const DLTensor *tensor = call->arguments[n], *scaled = NULL;
+    if (arguments[n].scales)
+        scaled = call->arguments[cm_op_argument_index(call->op, arguments[n].scales)];
+    bool integers = scaled && scaled->dtype.code == kDLInt;
+    if (!tensor && integers)
+        return call->host->fail(call, CM_BAD_VALUE, "%s is missing: %s has integers", arguments[n].name,
+                                arguments[n].scales);
     if (!tensor)
         return arguments[n].optional
                    ? CM_OK
                    : call->host->fail(call, CM_BAD_VALUE, "%s is missing", arguments[n].name);
+    if (arguments[n].scales && !integers)
+        return call->host->fail(call, CM_BAD_VALUE, "%s is given, but %s has no integers", arguments[n].name,
+                                arguments[n].scales);
     for (int m = 0; arguments[m].name; m++)
         if (!call->arguments[m] &&
             cm_has_word(arguments[n].with, arguments[m].name, strlen(arguments[m].name)))

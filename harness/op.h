@@ -19,9 +19,10 @@ int cm_op_shape(const cm_argument *argument, const int64_t *dims, int64_t *shape
 
 cm_dtype cm_op_dtype(const cm_argument *argument, const cm_dtype *dtypes);
 
-// Whether a case with these dims has the argument: optional ones are absent when a dimension other than T is
-// 0, when nothing generates them, or when the argument that they go with is absent.
-bool cm_op_present(const cm_op *op, int argument, const int64_t *dims);
+// Whether a case has the argument: optional ones are absent when a dimension other than T is 0, when the case
+// has none of the words that they need, when the argument that they go with is absent, or when the one that
+// they scale has no integers.
+bool cm_op_present(const cm_case *test_case, int argument);
 
 // Holds a call against its op's table. Sets the call's sentence through call->host.
 cm_status cm_op_validate(const cm_call *call);

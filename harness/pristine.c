@@ -36,6 +36,8 @@ void cm_pristine_layout(const cm_case *test_case, int n, cm_tensor *tensor)
         tensor->strides[d] = one ? 0 : stride;
         stride *= one ? 1 : shape[d];
         stride += d == ndim - 1 && ndim > 1 && padded ? PADDING : 0;
+        if (d == ndim - 1 && ndim > 1 && tensor->dl.dtype.bits < 8)
+            stride += stride % 2; // rows start at a byte
     }
 }
 
@@ -169,7 +171,7 @@ static bool present(const cm_pristine *pristine, int n)
     bool of_source = argument->role == CM_WEIGHT || argument->role == CM_ADAPTER;
     if (pristine->source && of_source && argument->optional)
         return false;
-    return cm_op_present(pristine->test_case.op, n, pristine->test_case.dims);
+    return cm_op_present(&pristine->test_case, n);
 }
 
 cm_status cm_pristine_open(const cm_case *test_case, const cm_source *source, cm_pristine *pristine,

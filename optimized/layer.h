@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What kernels of moe_forward share: what they refuse, the slots of a call sorted by expert and adapter, and
-// the weighted sum of their outputs.
+// What kernels of moe_forward share: what they refuse, rows in int8, the slots of a call sorted by expert and
+// adapter, and the weighted sum of their outputs.
 #ifndef CM_OPTIMIZED_LAYER_H
 #define CM_OPTIMIZED_LAYER_H
 
@@ -10,25 +10,48 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-// Float weights without biases, silu, weights on the output, no act_quant.
-static inline bool cm_supports_plain_layer(const cm_call *call, char *reason, size_t size)
+// What a kernel has beyond float weights without biases and act_quant.
+enum { CM_HAS_INTEGERS = 1, CM_HAS_BIASES = 2, CM_HAS_ACT_QUANT = 4 };
+
+// Silu, weights on the output, and what `has` says.
+static inline bool cm_supports_layer(const cm_call *call, int has, char *reason, size_t size)
 {
     const cm_host *host = call->host;
-    if (!cm_is_float(host->argument(call, "w_gate"))) {
+    if (!(has & CM_HAS_INTEGERS) && !cm_is_float(host->argument(call, "w_gate"))) {
         snprintf(reason, size, "integer weights are not implemented");
         return false;
     }
-    if (host->argument(call, "bias_gate") || host->argument(call, "bias_up") ||
-        host->argument(call, "bias_down")) {
+    if (!(has & CM_HAS_BIASES) && (host->argument(call, "bias_gate") || host->argument(call, "bias_up") ||
+                                   host->argument(call, "bias_down"))) {
         snprintf(reason, size, "biases are not implemented");
         return false;
     }
-    if (host->attribute(call, "activation") != 0 || host->attribute(call, "weight_on_input") != 0 ||
-        host->attribute(call, "act_quant") != 0) {
-        snprintf(reason, size, "only silu, weights on the output and no act_quant are implemented");
+    if (!(has & CM_HAS_ACT_QUANT) && host->attribute(call, "act_quant") != 0) {
+        snprintf(reason, size, "act_quant is not implemented");
+        return false;
+    }
+    if (host->attribute(call, "activation") != 0 || host->attribute(call, "weight_on_input") != 0) {
+        snprintf(reason, size, "only silu and weights on the output are implemented");
         return false;
     }
     return true;
+}
+
+// Codes of a row, to nearest even, and the number that they are multiplied by: amax/127. A NaN or an infinity
+// in the row makes that number one.
+static inline float cm_quantise_row(const float *x, int64_t count, int8_t *codes)
+{
+    float amax = 0, finite = 0;
+    for (int64_t n = 0; n < count; n++) {
+        amax = fabsf(x[n]) > amax ? fabsf(x[n]) : amax;
+        finite += x[n] * 0; // NaN from then on
+    }
+    float scale = amax / 127;
+    for (int64_t n = 0; n < count; n++) {
+        float code = rintf(x[n] / scale); // NaN in a row of zeros
+        codes[n] = fabsf(code) <= 127 ? (int8_t)code : 0;
+    }
+    return scale + finite;
 }
 
 // A plain layer whose activations, weights and adapters are bf16; the output is any float.
@@ -36,7 +59,7 @@ static inline bool cm_supports_bf16_layer(const cm_call *call, char *reason, siz
 {
     static const char *const adapters[] = {"lora_a_gate",        "lora_a_up",        "lora_a_down",
                                            "shared_lora_a_gate", "shared_lora_a_up", "shared_lora_a_down"};
-    if (!cm_supports_plain_layer(call, reason, size))
+    if (!cm_supports_layer(call, 0, reason, size))
         return false;
     if (!cm_is_bf16(call->host->argument(call, "hidden")) ||
         !cm_is_bf16(call->host->argument(call, "w_gate"))) {

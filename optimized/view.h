@@ -83,7 +83,16 @@ static inline const char *cm_row_at(const DLTensor *tensor, int64_t i0, int64_t 
         offset += i1 * stride[last - 2];
     if (last >= 3)
         offset += i0 * stride[last - 3];
-    return (const char *)tensor->data + tensor->byte_offset + offset * (tensor->dtype.bits / 8);
+    return (const char *)tensor->data + tensor->byte_offset + offset * tensor->dtype.bits / 8;
+}
+
+// Element n of a row of i8 or i4; two i4 share a byte, the even one in its low half.
+static inline int cm_load_code(const DLTensor *tensor, const char *row, int64_t n)
+{
+    if (tensor->dtype.bits == 8)
+        return (signed char)row[n];
+    int nibble = (unsigned char)row[n / 2] >> (n % 2 * 4) & 15;
+    return nibble < 8 ? nibble : nibble - 16;
 }
 
 static inline float cm_load_float(const DLTensor *tensor, const char *row, int64_t n)
@@ -106,6 +115,15 @@ static inline void cm_store_float(const DLTensor *tensor, char *row, int64_t n, 
     }
     uint16_t half = tensor->dtype.code == kDLBfloat ? cm_bf16_from_float(value) : cm_f16_from_float(value);
     memcpy(row + 2 * n, &half, 2);
+}
+
+// `value` rounded to the tensor's dtype.
+static inline float cm_round_float(const DLTensor *tensor, float value)
+{
+    if (tensor->dtype.bits == 32)
+        return value;
+    return tensor->dtype.code == kDLBfloat ? cm_bf16_to_float(cm_bf16_from_float(value))
+                                           : cm_f16_to_float(cm_f16_from_float(value));
 }
 
 static inline int32_t cm_load_int(const DLTensor *tensor, int64_t i, int64_t j)

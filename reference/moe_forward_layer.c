@@ -5,12 +5,14 @@
 static struct moe_ffn open_ffn(const cm_call *call, bool shared, int64_t width)
 {
 #define PART(name)    cm_arg(call, shared ? "shared_" name : "w_" name)
+#define SCALES(name)  cm_arg(call, shared ? "shared_" name "_scale" : "w_" name "_scale")
 #define ADAPTER(name) cm_arg(call, shared ? "shared_lora_" name : "lora_" name)
 #define BIASES(name)  shared ? NULL : cm_arg(call, "bias_" name)
-    return (struct moe_ffn){{PART("gate"), BIASES("gate"), ADAPTER("a_gate"), ADAPTER("b_gate")},
-                            {PART("up"), BIASES("up"), ADAPTER("a_up"), ADAPTER("b_up")},
-                            {PART("down"), BIASES("down"), ADAPTER("a_down"), ADAPTER("b_down")},
-                            width};
+    return (struct moe_ffn){
+        {PART("gate"), SCALES("gate"), BIASES("gate"), ADAPTER("a_gate"), ADAPTER("b_gate")},
+        {PART("up"), SCALES("up"), BIASES("up"), ADAPTER("a_up"), ADAPTER("b_up")},
+        {PART("down"), SCALES("down"), BIASES("down"), ADAPTER("a_down"), ADAPTER("b_down")},
+        width};
 }
 
 cm_status moe_open(const cm_call *call, struct moe_layer *layer)
@@ -31,13 +33,13 @@ cm_status moe_open(const cm_call *call, struct moe_layer *layer)
         .shared_router = cm_arg(call, "shared_router"),
         .routed = open_ffn(call, false, cm_dim(call, 'I')),
         .shared = open_ffn(call, true, cm_dim(call, 'D')),
+        .group = cm_dim(call, 'G'),
+        .act_quant = call->host->attribute(call, "act_quant") != 0,
+        .from_model = call->host->attribute(call, "act_quant_source") != 0,
     };
-    if (call->host->attribute(call, "activation") != 0 ||
-        call->host->attribute(call, "weight_on_input") != 0 || call->host->attribute(call, "act_quant") != 0)
+    if (call->host->attribute(call, "activation") != 0 || call->host->attribute(call, "weight_on_input") != 0)
         return call->host->fail(call, CM_UNSUPPORTED,
-                                "the reference computes silu, weights on the output, no act_quant");
-    if (cm_significand_bits(layer->routed.gate.weight->dtype) == 0)
-        return call->host->fail(call, CM_UNSUPPORTED, "the reference has no integer weights yet");
+                                "the reference computes silu and weights on the output");
     return CM_OK;
 }
 

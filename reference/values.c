@@ -30,7 +30,7 @@ static void read_row(const char *data, DLDataType dtype, int64_t count, int64_t 
 {
     int key = dtype.code << 8 | dtype.bits;
     for (int64_t n = 0; n < count; n++) {
-        const char *element = data + n * stride * (dtype.bits / 8);
+        const char *element = data + n * stride * dtype.bits / 8;
         uint16_t half;
         uint32_t bits;
         float single;
@@ -60,6 +60,11 @@ static void read_row(const char *data, DLDataType dtype, int64_t count, int64_t 
         case kDLInt << 8 | 8:
             row[n] = *(const signed char *)element;
             break;
+        case kDLInt << 8 | 4: {
+            int nibble = *(const unsigned char *)element >> (n * stride % 2 * 4) & 15;
+            row[n] = nibble < 8 ? nibble : nibble - 16;
+            break;
+        }
         default:
             row[n] = NAN;
         }
@@ -73,8 +78,19 @@ void cm_row(const DLTensor *tensor, const int64_t *index, double *row)
     for (int d = 0; d < last; d++)
         offset += index[d] * tensor->strides[d];
     const char *data = (const char *)tensor->data + tensor->byte_offset;
-    read_row(data + offset * (tensor->dtype.bits / 8), tensor->dtype, tensor->shape[last],
+    read_row(data + offset * tensor->dtype.bits / 8, tensor->dtype, tensor->shape[last],
              tensor->strides[last], row);
+}
+
+double cm_element_at(const DLTensor *tensor, const int64_t *index)
+{
+    double value;
+    int64_t offset = 0;
+    for (int d = 0; d < tensor->ndim; d++)
+        offset += index[d] * tensor->strides[d];
+    const char *data = (const char *)tensor->data + tensor->byte_offset;
+    read_row(data + offset * tensor->dtype.bits / 8, tensor->dtype, 1, 1, &value);
+    return value;
 }
 
 double cm_element(const DLTensor *tensor, int64_t i)

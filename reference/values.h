@@ -16,9 +16,10 @@ int64_t cm_dim(const cm_call *call, char letter);
 
 // Row of the last dimension at the leading indices `index` (one per leading dimension), as doubles.
 void cm_row(const DLTensor *tensor, const int64_t *index, double *row);
-double cm_element(const DLTensor *tensor, int64_t i);             // of a vector
-double cm_element2(const DLTensor *tensor, int64_t i, int64_t j); // of a matrix
-int64_t cm_index2(const DLTensor *tensor, int64_t i, int64_t j);  // the same, as an integer
+double cm_element_at(const DLTensor *tensor, const int64_t *index); // one index per dimension
+double cm_element(const DLTensor *tensor, int64_t i);               // of a vector
+double cm_element2(const DLTensor *tensor, int64_t i, int64_t j);   // of a matrix
+int64_t cm_index2(const DLTensor *tensor, int64_t i, int64_t j);    // the same, as an integer
 int64_t cm_index1(const DLTensor *tensor, int64_t i);
 
 int cm_significand_bits(DLDataType dtype); // with the hidden bit: 24 f32, 11 f16, 8 bf16, 53 f64; 0 otherwise

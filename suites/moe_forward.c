@@ -37,6 +37,19 @@ static const cm_row rows[] = {
      "weights, adapters and output in different dtypes"},
     {"t72-k2-e2-h256-i192-r16x2-{bf16,f32}-random-s14", "determinism", CM_SET_CI,
      "products so large that libraries divide them among threads"},
+    {"t9-k2-e4-h{48,33}-i{40,17}-d20-r8x2-{bf16,f32}-{biased,biased_gated}-random-s19", EACH, CM_SET_CI,
+     "biases, and a router of the shared expert"},
+    {"t9-k2-e4-h48-i40-r8x2-{bf16,f32}-biased-exact-s19", EACH, CM_SET_CI, "biases"},
+    {"t9-k2-e4-h{64,33}-i17-d20-r8x2-{bf16,f32}-{wi8,wi4}-{packed,padded}-{random,exact}-s20", EACH,
+     CM_SET_CI, "int8 and int4 weights, a scale per row, odd lengths"},
+    {"t5-k2-e4-h192-i136-r8x2-bf16-g{32,128}-{wi8,wi4}-{random,exact}-s21", MORE, CM_SET_CI,
+     "a scale per row and group of 32 or 128, with shorter last groups"},
+    {"t9-k2-e4-h{64,33}-i40-d20-r8x2-{bf16-yf32,f32}-wi8-act_quant=int8_row-{random,exact}-s22", EACH,
+     CM_SET_CI, "x and h quantised by their row"},
+    {"t9-k2-e4-h64-i40-r8x2-bf16-yf32-{,wi4-g32}-act_quant=int8_row-act_quant_source={f32,model}-{random,"
+     "exact}-"
+     "s23",
+     EACH, CM_SET_CI, "the same with other weights, and with h rounded before"},
     {"t{1,2,5,17,24}-k{1,2,3}-e{4,5,9}-h{31,48,64,100}-i{17,24,33}-{,d20}-r{1,5,8,16}x{1,2,5}-{bf16,f16,f32}-"
      "{uniform,skewed,hot,duplicate,holes}-{mixed,full,last}-{packed,padded,shared_outer}-{random,exact}-s*",
      "numerics mutation bounds isolation state determinism", CM_SET_FUZZ, "everything with everything"},

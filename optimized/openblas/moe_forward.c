@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // moe_forward/openblas: per expert, gather the tokens that chose it (sorted by adapter), sgemm for each
-// projection and for each adapter's A and B, scatter weighted. fp32 inside, one rounding at the output.
+// projection and for each adapter's A and B, scatter weighted. Integer weights become fp32 first; with
+// act_quant the product is one of codes in fp32. fp32 inside, one rounding at the output.
 #include "optimized/kernels.h"
 #include "optimized/layer.h"
 #include "optimized/openblas/products.h"
@@ -21,6 +22,8 @@ struct layer {
     struct slot *slots;                           // of the expert in hand, sorted by adapter
     int64_t count;                                // of slots
     float *x, *gate, *up, *down, *v, *matrix, *y; // [T k, .] rows of the expert; matrix: one weight; y [T, H]
+    float *code_rows, *row_scale; // with act_quant: rows of codes [T k, .], their scales [T k]
+    int8_t *codes;                // one row; NULL: no act_quant
 };
 
 #define ARGUMENT(name) call->host->argument(call, name)
@@ -33,18 +36,43 @@ static int by_adapter(const void *left, const void *right)
     return (a->token > b->token) - (a->token < b->token);
 }
 
-// out[count, n_out] = in W^T + s (in A^T) B^T, adapter by adapter. expert -1: the shared one.
+// The product with W, which is in layer->matrix; with act_quant each row of `in` as codes times its scale.
+static void multiply_base(struct layer *layer, const float *in, int64_t n_in, float *out, int64_t n_out)
+{
+    if (!layer->codes) {
+        cm_multiply(layer->count, n_out, n_in, 1, in, n_in, layer->matrix, n_in, 0, out, n_out);
+        return;
+    }
+    for (int64_t row = 0; row < layer->count; row++) {
+        layer->row_scale[row] = cm_quantise_row(in + row * n_in, n_in, layer->codes);
+        for (int64_t n = 0; n < n_in; n++)
+            layer->code_rows[row * n_in + n] = layer->codes[n];
+    }
+    cm_multiply(layer->count, n_out, n_in, 1, layer->code_rows, n_in, layer->matrix, n_in, 0, out, n_out);
+    for (int64_t n = 0; n < layer->count * n_out; n++)
+        out[n] *= layer->row_scale[n / n_out];
+}
+
+// out[count, n_out] = in W^T + bias + s (in A^T) B^T, adapter by adapter. expert -1: the shared one.
 static void project(struct layer *layer, const char *name, int64_t expert, const float *in, int64_t n_in,
                     float *out, int64_t n_out)
 {
     const cm_call *call = layer->call;
-    char weight_name[32], a_name[32], b_name[32];
+    char weight_name[32], scale_name[48], bias_name[32], a_name[32], b_name[32];
     snprintf(weight_name, sizeof weight_name, "%s%s", expert < 0 ? "shared_" : "w_", name);
+    snprintf(scale_name, sizeof scale_name, "%s_scale", weight_name);
+    snprintf(bias_name, sizeof bias_name, "bias_%s", name);
     snprintf(a_name, sizeof a_name, "%slora_a_%s", expert < 0 ? "shared_" : "", name);
     snprintf(b_name, sizeof b_name, "%slora_b_%s", expert < 0 ? "shared_" : "", name);
     const DLTensor *weight = ARGUMENT(weight_name), *a = ARGUMENT(a_name), *b = ARGUMENT(b_name);
-    cm_gather_matrix(weight, 0, expert, n_out, n_in, layer->matrix);
-    cm_multiply(layer->count, n_out, n_in, 1, in, n_in, layer->matrix, n_in, 0, out, n_out);
+    const DLTensor *scale = ARGUMENT(scale_name), *bias = expert < 0 ? NULL : ARGUMENT(bias_name);
+    if (scale)
+        cm_gather_codes(weight, scale, expert, n_out, n_in, call->host->dim(call, 'G'), layer->matrix);
+    else
+        cm_gather_matrix(weight, 0, expert, n_out, n_in, layer->matrix);
+    multiply_base(layer, in, n_in, out, n_out);
+    for (int64_t n = 0; bias && n < layer->count * n_out; n++)
+        out[n] += cm_load_float(bias, cm_row_at(bias, 0, 0, expert), n % n_out);
     for (int64_t begin = 0, end; a && begin < layer->count; begin = end) {
         int32_t adapter = layer->slots[begin].adapter;
         for (end = begin; end < layer->count && layer->slots[end].adapter == adapter; end++)
@@ -79,6 +107,9 @@ static void run_expert(struct layer *layer, int64_t expert, int64_t width)
     project(layer, "up", expert, layer->x, H, layer->up, width);
     for (int64_t n = 0; n < layer->count * width; n++)
         layer->gate[n] = layer->gate[n] / (1 + expf(-layer->gate[n])) * layer->up[n];
+    bool round_h = layer->codes && layer->call->host->attribute(layer->call, "act_quant_source") != 0;
+    for (int64_t n = 0; round_h && n < layer->count * width; n++)
+        layer->gate[n] = cm_round_float(layer->hidden, layer->gate[n]);
     project(layer, "down", expert, layer->gate, width, layer->down, H);
     for (int64_t n = 0; n < layer->count; n++) {
         float *y = layer->y + layer->slots[n].token * H;
@@ -131,7 +162,19 @@ static bool take_scratch(struct layer *layer)
             return false;
     }
     layer->slots = call->host->scratch(call, (size_t)rows * sizeof *layer->slots, 64);
+    if (call->host->attribute(call, "act_quant") != 0) {
+        layer->code_rows = call->host->scratch(call, (size_t)(rows * longest) * sizeof(float), 64);
+        layer->row_scale = call->host->scratch(call, (size_t)rows * sizeof(float), 64);
+        layer->codes = call->host->scratch(call, (size_t)longest, 64);
+        if (!layer->code_rows || !layer->row_scale || !layer->codes)
+            return false;
+    }
     return layer->slots != NULL;
+}
+
+static bool supports(const cm_call *call, char *reason, size_t size)
+{
+    return cm_supports_layer(call, CM_HAS_INTEGERS | CM_HAS_BIASES | CM_HAS_ACT_QUANT, reason, size);
 }
 
 static cm_status run(const cm_call *call, void *state)
@@ -187,6 +230,6 @@ const cm_kernel cm_moe_forward_openblas = {
     .line = __LINE__,
     .accuracy = CM_ACCURACY_SINGLE,
     .threads_change_bits = true, // sgemm cuts its tiles by the number of threads
-    .supports = cm_supports_plain_layer,
+    .supports = supports,
     .run = run,
 };

@@ -35,6 +35,18 @@ static inline void cm_gather_matrix(const DLTensor *tensor, int64_t i0, int64_t 
     }
 }
 
+// The same of integer codes, times the scale of their row and group of `group` elements (0: the whole row).
+static inline void cm_gather_codes(const DLTensor *codes, const DLTensor *scales, int64_t i1, int64_t rows,
+                                   int64_t columns, int64_t group, float *out)
+{
+    for (int64_t row = 0; row < rows; row++) {
+        const char *from = cm_row_at(codes, 0, i1, row), *scale = cm_row_at(scales, 0, i1, row);
+        for (int64_t n = 0; n < columns; n++)
+            out[row * columns + n] =
+                (float)cm_load_code(codes, from, n) * cm_load_float(scales, scale, group ? n / group : 0);
+    }
+}
+
 // out[m, n] = scale * x[m, k] w[n, k]^T + keep * out. `w_stride` and `out_stride` are row strides in
 // elements.
 static inline void cm_multiply(int64_t m, int64_t n, int64_t k, float scale, const float *x, int64_t x_stride,

@@ -147,7 +147,7 @@ static const struct printed {
      LAYER "-r16x2-bf16-yf32-hot-rank0-padded-random-s1"},
     {"moe_forward", LAYER "-r4x0-s1", LAYER "-r4x0-f32-random-s1"},
     {"moe_forward", LAYER "-bf16-wi8-s1", LAYER "-bf16-wi8-random-s1"},
-    {"moe_forward", LAYER "-xf16-wf16-af16-yf16-s1", LAYER "-f16-random-s1"},
+    {"moe_forward", LAYER "-xf16-wf16-pf16-af16-yf16-s1", LAYER "-f16-random-s1"},
     {"moe_forward", LAYER "-activation=clamped_swiglu-activation_alpha=1.5-s1",
      LAYER "-f32-activation=clamped_swiglu-activation_alpha=1.5-random-s1"},
     {"moe_forward", LAYER "-activation=1-act_quant=none-s1",

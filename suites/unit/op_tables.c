@@ -76,6 +76,9 @@ START_TEST(presence)
         {"t5-k2-e4-h16-i9-d6-r7x3", "bias_up w_gate_scale shared_router"},
         {"t0-k2-e4-h16-i9-d6-r7x3", "bias_up w_gate_scale shared_router"},
         {"t5-k2-e4-h16-i9-r7x3", "bias_up w_gate_scale shared_router shared_up shared_lora_b_down"},
+        {"t5-k2-e4-h16-i9-d6-r7x3-biased", "w_gate_scale shared_router"},
+        {"t5-k2-e4-h16-i9-d6-r7x3-gated-wi8", "bias_up"},
+        {"t5-k2-e4-h16-i9-r7x3-biased_gated-wi4", "shared_router shared_up shared_lora_b_down"},
         {"t5-k2-e4-h16-i9-d6", "token_adapter lora_rank lora_scaling bias_up w_gate_scale shared_router "
                                "lora_a_up lora_b_up shared_lora_b_down"},
     };
@@ -87,8 +90,7 @@ START_TEST(presence)
         for (size_t n = 0; n < sizeof asked / sizeof *asked; n++) {
             bool want = !cm_has_word(rows[row].absent, asked[n], strlen(asked[n]));
             int argument = cm_op_argument_index(test_case.op, asked[n]);
-            ck_assert_msg(cm_op_present(test_case.op, argument, test_case.dims) == want, "%s of %s", asked[n],
-                          rows[row].name);
+            ck_assert_msg(cm_op_present(&test_case, argument) == want, "%s of %s", asked[n], rows[row].name);
         }
     }
     ck_assert(cm_has_word("ab cd", "cd", 2) && !cm_has_word("ab cd", "c", 1) && !cm_has_word("ab", "abc", 3));

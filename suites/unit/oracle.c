@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "suites/unit/oracle.h"
+#include "suites/unit/oracle_parts.h"
 
 #include "harness/op.h"
 #include "harness/rng.h"
@@ -81,16 +81,16 @@ uint64_t cm_oracle_lora_terms(const cm_op *op)
     return terms;
 }
 
-static int64_t dim(const cm_pristine *pristine, char letter)
+int64_t cm_oracle_dim(const cm_pristine *pristine, char letter)
 {
     return pristine->test_case.dims[cm_dim_index(letter)];
 }
 
 // The part of a tensor behind its `leads` leading indices, as contiguous doubles; one or two dimensions are
 // left. Free with free().
-static double *load(const DLTensor *tensor, int leads, const int64_t *lead)
+double *cm_oracle_load(const DLTensor *tensor, int leads, const int64_t *lead)
 {
-    cm_dtype dtype;
+    cm_dtype dtype = CM_F32;
     int left = tensor->ndim - leads, last = tensor->ndim - 1;
     if (!cm_dtype_from_dl(tensor->dtype, &dtype) || left < 1 || left > 2)
         cm_broken("the oracle cannot load a part of %d dimensions", left);
@@ -106,34 +106,17 @@ static double *load(const DLTensor *tensor, int leads, const int64_t *lead)
 }
 
 // out[m,n] += alpha x[m,k] w^T, w is [n,k]. Row strides follow their arrays.
-static void multiply_add(int64_t m, int64_t n, int64_t k, double alpha, const double *x, int64_t x_stride,
-                         const double *w, int64_t w_stride, double *out, int64_t out_stride)
+void cm_oracle_multiply_add(int64_t m, int64_t n, int64_t k, double alpha, const double *x, int64_t x_stride,
+                            const double *w, int64_t w_stride, double *out, int64_t out_stride)
 {
     if (m > 0 && n > 0 && k > 0)
         cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)m, (blasint)n, (blasint)k, alpha, x,
                     (blasint)x_stride, w, (blasint)w_stride, 1, out, (blasint)out_stride);
 }
 
-// W'[out,in] += s B[out,:rank] A[:rank,in]; B's rows are r apart.
-static void merge(double *weight, int64_t out, int64_t in, const double *a, const double *b, int64_t rank,
-                  int64_t r, double s)
+int cm_oracle_slot_order(const void *left, const void *right)
 {
-    if (rank > 0)
-        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)out, (blasint)in, (blasint)rank, s, b,
-                    (blasint)r, a, (blasint)in, 1, weight, (blasint)in);
-}
-
-// moe_forward ------------------------------------------------------------------------------------------
-
-// A token in one slot of an expert (-1: the shared one).
-struct slot {
-    int64_t expert, adapter, token;
-    double weight;
-};
-
-static int by_expert_and_adapter(const void *left, const void *right)
-{
-    const struct slot *a = left, *b = right;
+    const struct cm_oracle_slot *a = left, *b = right;
     if (a->expert != b->expert)
         return a->expert < b->expert ? -1 : 1;
     if (a->adapter != b->adapter)
@@ -141,138 +124,16 @@ static int by_expert_and_adapter(const void *left, const void *right)
     return (a->token > b->token) - (a->token < b->token);
 }
 
-struct layer {
-    const cm_pristine *pristine;
-    int64_t T, k, H, r;
-    double *hidden, *rank, *scaling; // [T,H], [L], [L]
-};
-
-// Weight of the shared expert for a token: sigmoid of its router, or 1.
-static double shared_weight(const struct layer *layer, int64_t t)
-{
-    const DLTensor *router = cm_oracle_argument(layer->pristine, "shared_router");
-    if (!router)
-        return 1;
-    double *row = load(router, 1, (int64_t[]){0});
-    double logit = cblas_ddot((blasint)layer->H, row, 1, layer->hidden + t * layer->H, 1);
-    free(row);
-    return logit < 0 ? exp(logit) / (1 + exp(logit)) : 1 / (1 + exp(-logit));
-}
-
-// All slots that contribute, in the order of their groups.
-static struct slot *slots_of(const struct layer *layer, int64_t *count)
-{
-    const cm_pristine *pristine = layer->pristine;
-    const DLTensor *assigned = cm_oracle_argument(pristine, "token_adapter");
-    struct slot *slots = cm_new((size_t)(layer->T * (layer->k + 1)), sizeof *slots);
-    *count = 0;
-    for (int64_t t = 0; t < layer->T; t++) {
-        int64_t adapter = assigned ? (int64_t)cm_tensor_get(assigned, t) : -1;
-        if (cm_oracle_argument(pristine, "shared_gate"))
-            slots[(*count)++] = (struct slot){-1, adapter, t, shared_weight(layer, t)};
-        for (int64_t n = t * layer->k; n < (t + 1) * layer->k; n++) {
-            int64_t expert = (int64_t)cm_tensor_get(cm_oracle_argument(pristine, "topk_ids"), n);
-            double weight = cm_tensor_get(cm_oracle_argument(pristine, "topk_weights"), n);
-            if (expert >= 0)
-                slots[(*count)++] = (struct slot){expert, adapter, t, weight};
-        }
-    }
-    qsort(slots, (size_t)*count, sizeof *slots, by_expert_and_adapter);
-    return slots;
-}
-
-// x[n,in] W'^T + bias, with W' of the group's expert and adapter; free with free().
-static double *project(const struct layer *layer, const struct slot *group, int64_t n, const char *name,
-                       const double *x, int64_t in, int64_t out)
-{
-    char weight_name[32], bias_name[32], a_name[32], b_name[32];
-    bool shared = group->expert < 0;
-    snprintf(weight_name, sizeof weight_name, "%s%s", shared ? "shared_" : "w_", name);
-    snprintf(bias_name, sizeof bias_name, "%s%s", shared ? "shared_bias_" : "bias_", name);
-    snprintf(a_name, sizeof a_name, "%slora_a_%s", shared ? "shared_" : "", name);
-    snprintf(b_name, sizeof b_name, "%slora_b_%s", shared ? "shared_" : "", name);
-    const DLTensor *bias = cm_oracle_argument(layer->pristine, bias_name);
-    const DLTensor *a = cm_oracle_argument(layer->pristine, a_name),
-                   *b = cm_oracle_argument(layer->pristine, b_name);
-    int64_t lead[] = {group->adapter, group->expert};
-    double *weight = load(cm_oracle_argument(layer->pristine, weight_name), shared ? 0 : 1, &group->expert);
-    if (a && b && group->adapter >= 0) {
-        double *a_values = load(a, shared ? 1 : 2, lead), *b_values = load(b, shared ? 1 : 2, lead);
-        merge(weight, out, in, a_values, b_values, (int64_t)layer->rank[group->adapter], layer->r,
-              layer->scaling[group->adapter]);
-        free(a_values);
-        free(b_values);
-    }
-    double *y = cm_new((size_t)(n * out), sizeof *y);
-    double *bias_values = bias ? load(bias, shared ? 0 : 1, &group->expert) : NULL;
-    for (int64_t row = 0; bias_values && row < n; row++)
-        memcpy(y + row * out, bias_values, (size_t)out * sizeof *y);
-    multiply_add(n, out, in, 1, x, in, weight, in, y, out);
-    free(bias_values);
-    free(weight);
-    return y;
-}
-
-// Adds what n slots of one expert and adapter contribute to y[T,H].
-static void add_group(const struct layer *layer, const struct slot *group, int64_t n, double *y)
-{
-    int64_t H = layer->H, width = dim(layer->pristine, group->expert < 0 ? 'D' : 'I');
-    double *x = cm_new((size_t)(n * H), sizeof *x);
-    for (int64_t row = 0; row < n; row++)
-        memcpy(x + row * H, layer->hidden + group[row].token * H, (size_t)H * sizeof *x);
-    double *gate = project(layer, group, n, "gate", x, H, width);
-    double *up = project(layer, group, n, "up", x, H, width);
-    for (int64_t i = 0; i < n * width; i++) {
-        double g = gate[i], small = exp(-fabs(g)); // both branches lose no digit
-        up[i] *= g < 0 ? g * small / (1 + small) : g / (1 + small);
-    }
-    double *down = project(layer, group, n, "down", up, width, H);
-    for (int64_t row = 0; row < n; row++)
-        cblas_daxpy((blasint)H, group[row].weight, down + row * H, 1, y + group[row].token * H, 1);
-    free(x);
-    free(gate);
-    free(up);
-    free(down);
-}
-
-static void moe_forward(const cm_pristine *pristine, double *const outputs[])
-{
-    const DLTensor *rank = cm_oracle_argument(pristine, "lora_rank"),
-                   *scaling = cm_oracle_argument(pristine, "lora_scaling");
-    struct layer layer = {.pristine = pristine,
-                          .T = dim(pristine, 'T'),
-                          .k = dim(pristine, 'k'),
-                          .H = dim(pristine, 'H'),
-                          .r = dim(pristine, 'r'),
-                          .hidden = load(cm_oracle_argument(pristine, "hidden"), 0, NULL),
-                          .rank = rank ? load(rank, 0, NULL) : NULL,
-                          .scaling = scaling ? load(scaling, 0, NULL) : NULL};
-    double *y = outputs[cm_op_argument_index(pristine->test_case.op, "output")];
-    int64_t count;
-    struct slot *slots = slots_of(&layer, &count);
-    memset(y, 0, (size_t)(layer.T * layer.H) * sizeof *y);
-    for (int64_t begin = 0, end; begin < count; begin = end) {
-        for (end = begin + 1; end < count && slots[end].expert == slots[begin].expert &&
-                              slots[end].adapter == slots[begin].adapter;)
-            end++;
-        add_group(&layer, slots + begin, end - begin, y);
-    }
-    free(slots);
-    free(layer.hidden);
-    free(layer.rank);
-    free(layer.scaling);
-}
-
 // SGMV -------------------------------------------------------------------------------------------------
 
 static void sgmv_plan(const cm_pristine *pristine, double *const outputs[])
 {
     const cm_op *op = pristine->test_case.op;
-    int64_t T = dim(pristine, 'T'), L = dim(pristine, 'L'), segment = 0;
-    struct slot *tokens = cm_new((size_t)T, sizeof *tokens);
+    int64_t T = cm_oracle_dim(pristine, 'T'), L = cm_oracle_dim(pristine, 'L'), segment = 0;
+    struct cm_oracle_slot *tokens = cm_new((size_t)T, sizeof *tokens);
     for (int64_t t = 0; t < T; t++)
-        tokens[t] = (struct slot){0, (int64_t)cm_tensor_get(pristine->arguments[0], t), t, 1};
-    qsort(tokens, (size_t)T, sizeof *tokens, by_expert_and_adapter);
+        tokens[t] = (struct cm_oracle_slot){0, (int64_t)cm_tensor_get(pristine->arguments[0], t), t, 1};
+    qsort(tokens, (size_t)T, sizeof *tokens, cm_oracle_slot_order);
     double *permutation = outputs[cm_op_argument_index(op, "permutation")],
            *offset = outputs[cm_op_argument_index(op, "segment_offset")],
            *adapter = outputs[cm_op_argument_index(op, "segment_adapter")];
@@ -322,9 +183,10 @@ static void move_rows(const struct segment *segment, double *all, double *own, i
 
 static void sgmv_shrink(const cm_pristine *pristine, double *const outputs[])
 {
-    int64_t T = dim(pristine, 'T'), L = dim(pristine, 'L'), S = dim(pristine, 'S'), r = dim(pristine, 'r'),
-            K = dim(pristine, 'K');
-    double *x = load(cm_oracle_argument(pristine, "x"), 0, NULL);
+    int64_t T = cm_oracle_dim(pristine, 'T'), L = cm_oracle_dim(pristine, 'L'),
+            S = cm_oracle_dim(pristine, 'S'), r = cm_oracle_dim(pristine, 'r'),
+            K = cm_oracle_dim(pristine, 'K');
+    double *x = cm_oracle_load(cm_oracle_argument(pristine, "x"), 0, NULL);
     double *v = outputs[cm_op_argument_index(pristine->test_case.op, "v")];
     memset(v, 0, (size_t)(T * S * r) * sizeof *v);
     for (int64_t p = 0; p <= L; p++) {
@@ -333,8 +195,9 @@ static void sgmv_shrink(const cm_pristine *pristine, double *const outputs[])
         double *own_v = cm_new((size_t)(segment.count * S * r), sizeof *v);
         move_rows(&segment, x, own_x, K, true);
         for (int64_t s = 0; s < S && segment.adapter >= 0; s++) {
-            double *a = load(cm_oracle_argument(pristine, "lora_a"), 2, (int64_t[]){segment.adapter, s});
-            multiply_add(segment.count, segment.rank, K, 1, own_x, K, a, K, own_v + s * r, S * r);
+            double *a =
+                cm_oracle_load(cm_oracle_argument(pristine, "lora_a"), 2, (int64_t[]){segment.adapter, s});
+            cm_oracle_multiply_add(segment.count, segment.rank, K, 1, own_x, K, a, K, own_v + s * r, S * r);
             free(a);
         }
         move_rows(&segment, v, own_v, S * r, false);
@@ -347,10 +210,11 @@ static void sgmv_shrink(const cm_pristine *pristine, double *const outputs[])
 
 static void sgmv_expand(const cm_pristine *pristine, double *const outputs[])
 {
-    int64_t T = dim(pristine, 'T'), L = dim(pristine, 'L'), S = dim(pristine, 'S'), r = dim(pristine, 'r'),
-            N = dim(pristine, 'N');
+    int64_t T = cm_oracle_dim(pristine, 'T'), L = cm_oracle_dim(pristine, 'L'),
+            S = cm_oracle_dim(pristine, 'S'), r = cm_oracle_dim(pristine, 'r'),
+            N = cm_oracle_dim(pristine, 'N');
     const DLTensor *base = cm_oracle_argument(pristine, "y"), *v = cm_oracle_argument(pristine, "v");
-    double *slices = load(cm_oracle_argument(pristine, "slice_offset"), 0, NULL);
+    double *slices = cm_oracle_load(cm_oracle_argument(pristine, "slice_offset"), 0, NULL);
     double *y = outputs[cm_op_argument_index(pristine->test_case.op, "y")];
     for (int64_t n = 0; n < T * N; n++)
         y[n] = pristine->test_case.attributes[0] != 0 ? cm_tensor_get(base, n) : 0; // accumulate
@@ -360,7 +224,7 @@ static void sgmv_expand(const cm_pristine *pristine, double *const outputs[])
         double *own_v = cm_new((size_t)(segment.count * S * r), sizeof *y);
         double *b = NULL, s = 0;
         if (segment.adapter >= 0) {
-            b = load(cm_oracle_argument(pristine, "lora_b"), 1, &segment.adapter);
+            b = cm_oracle_load(cm_oracle_argument(pristine, "lora_b"), 1, &segment.adapter);
             s = cm_tensor_get(cm_oracle_argument(pristine, "lora_scaling"), segment.adapter);
         }
         for (int64_t n = 0; n < segment.count * S * r; n++)
@@ -368,8 +232,8 @@ static void sgmv_expand(const cm_pristine *pristine, double *const outputs[])
         move_rows(&segment, y, own_y, N, true);
         for (int64_t part = 0; part < S && b; part++) {
             int64_t begin = (int64_t)slices[part], end = (int64_t)slices[part + 1];
-            multiply_add(segment.count, end - begin, segment.rank, s, own_v + part * r, S * r, b + begin * r,
-                         r, own_y + begin, N);
+            cm_oracle_multiply_add(segment.count, end - begin, segment.rank, s, own_v + part * r, S * r,
+                                   b + begin * r, r, own_y + begin, N);
         }
         move_rows(&segment, y, own_y, N, false);
         free(own_y);
@@ -385,7 +249,7 @@ cm_status cm_oracle(const cm_pristine *pristine, double *const outputs[])
     static const struct oracle {
         const char *op;
         void (*compute)(const cm_pristine *pristine, double *const outputs[]);
-    } oracles[] = {{"moe_forward", moe_forward},
+    } oracles[] = {{"moe_forward", cm_oracle_moe_forward},
                    {"sgmv_plan", sgmv_plan},
                    {"sgmv_shrink", sgmv_shrink},
                    {"sgmv_expand", sgmv_expand}};

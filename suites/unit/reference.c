@@ -325,7 +325,7 @@ START_TEST(every_case_of_a_suite)
 }
 END_TEST
 
-// Arguments of moe_forward that no case has yet.
+// Biases and the router of the shared expert in all combinations.
 START_TEST(optional_arguments)
 {
     static const char *const names[] = {"bias_gate", "bias_up", "bias_down", "shared_router"};
