@@ -244,7 +244,7 @@ static bool begin_block(Block *b, const Launch &launch, uint64_t number)
     b->waiting = 0;
     b->barriers = 0;
     b->early.line = 0;
-    memset(b->shared.data(), 0xff, b->shared.size()); // NaN as f32, f16 and bf16
+    std::fill(b->shared.begin(), b->shared.end(), (unsigned char)0xff); // NaN as f32, f16 and bf16
     std::fill(b->shadow.begin(), b->shadow.end(), Shadow{0, 0, 0, 0, NOBODY, NOBODY, UNWRITTEN});
     for (int w = 0; w < b->warp_count; w++) {
         Warp *warp = &b->warps[(size_t)w];
