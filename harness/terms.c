@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/terms.h"
 
+#include "harness/op.h"
+
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 cm_status cm_terms_share(cm_pristine *pristine, uint64_t omit, int argument, double *share, cm_error *error)
 {
@@ -34,19 +37,44 @@ cm_status cm_terms_share(cm_pristine *pristine, uint64_t omit, int argument, dou
     return status;
 }
 
+// Whether the case has any argument that the term is made of.
+static bool is_there(const cm_pristine *pristine, const cm_term *term)
+{
+    const cm_op *op = pristine->test_case.op;
+    bool there = !term->arguments;
+    for (int n = 0; op->arguments[n].name && !there; n++)
+        there = pristine->arguments[n] &&
+                cm_has_word(term->arguments, op->arguments[n].name, strlen(op->arguments[n].name));
+    return there;
+}
+
+static cm_status print_share(cm_pristine *pristine, uint64_t omit, const char *what, int n, FILE *out,
+                             cm_error *error)
+{
+    double share;
+    cm_status status = cm_terms_share(pristine, omit, n, &share, error);
+    if (status == CM_OK && share > 0)
+        fprintf(out, "without %s `%s` changes by %.1f %%\n", what, pristine->test_case.op->arguments[n].name,
+                100 * share);
+    return status;
+}
+
 cm_status cm_terms_print(cm_pristine *pristine, FILE *out, cm_error *error)
 {
     const cm_op *op = pristine->test_case.op;
     cm_status status = CM_OK;
-    for (int n = 0; op->arguments[n].name; n++)
-        for (int term = 0; op->terms[term].name && op->arguments[n].compare != CM_COMPARE_NONE; term++) {
-            double share;
-            status = cm_terms_share(pristine, 1ull << term, n, &share, error);
-            if (status != CM_OK)
-                return status;
-            if (share > 0)
-                fprintf(out, "without %s `%s` changes by %.1f %%\n", op->terms[term].meaning,
-                        op->arguments[n].name, 100 * share);
+    for (int n = 0; op->arguments[n].name && status == CM_OK; n++) {
+        uint64_t effects = 0;
+        if (op->arguments[n].compare == CM_COMPARE_NONE)
+            continue;
+        for (int term = 0; op->terms[term].name && status == CM_OK; term++) {
+            if (!is_there(pristine, &op->terms[term]))
+                continue;
+            effects |= (uint64_t)op->terms[term].effect << term;
+            status = print_share(pristine, 1ull << term, op->terms[term].meaning, n, out, error);
         }
+        if (effects & (effects - 1) && status == CM_OK) // more than one
+            status = print_share(pristine, effects, "all of the adapter", n, out, error);
+    }
     return status;
 }

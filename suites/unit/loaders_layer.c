@@ -192,9 +192,9 @@ START_TEST(pads_ranks)
     }
     ck_assert(!source.has(&source, "lora_a_down") && !source.has(&source, "lora_b_down"));
     ck_assert(!source.has(&source, "shared_lora_a_up") && !source.has(&source, "token_adapter"));
-    ck_assert_ptr_nonnull(strstr(source.summary,
-                                 "adapter r 4, alpha 8, scale 2, bf16: gate 3/4 experts (without 3), "
-                                 "up 3/4 (without 3), down 0/4; |B| rms"));
+    ck_assert_ptr_nonnull(
+        strstr(source.summary, "adapter r 4 (2 to 4), alpha 8, scale 2, bf16: gate 3/4 experts (without 3), "
+                               "up 3/4 (without 3), down 0/4; |B| rms"));
     source.close(&source);
 }
 END_TEST

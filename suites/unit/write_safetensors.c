@@ -82,6 +82,32 @@ void cm_writer_save(cm_writer *writer, const char *path)
     *writer = (cm_writer){0};
 }
 
+static size_t piece_bytes(const cm_piece *piece)
+{
+    return (size_t)(piece->rows * piece->columns) * (size_t)cm_dtype_bits(piece->dtype) / 8;
+}
+
+void cm_write_pieces(const char *path, const cm_piece *pieces, size_t count)
+{
+    char *header = NULL;
+    unsigned char head[8];
+    size_t size = 0, begin = 0;
+    FILE *text = open_memstream(&header, &size), *file = fopen(path, "wb");
+    bool good = text && file;
+    for (size_t n = 0; good && n < count; begin += piece_bytes(&pieces[n++]))
+        fprintf(text, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%lld,%lld],\"data_offsets\":[%zu,%zu]}",
+                n ? "," : "{", pieces[n].name, words[pieces[n].dtype], (long long)pieces[n].rows,
+                (long long)pieces[n].columns, begin, begin + piece_bytes(&pieces[n]));
+    good = good && fprintf(text, "}") > 0 && fclose(text) == 0;
+    length_bytes(size, head);
+    good = good && fwrite(head, 1, sizeof head, file) == sizeof head && fwrite(header, 1, size, file) == size;
+    for (size_t n = 0; good && n < count; n++)
+        good = fwrite(pieces[n].data, 1, piece_bytes(&pieces[n]), file) == piece_bytes(&pieces[n]);
+    if (!good || fclose(file))
+        cm_broken("%s: cannot be written (%s)", path, strerror(errno));
+    free(header);
+}
+
 void cm_write_header(const char *path, const char *header, size_t header_size, size_t data_size)
 {
     unsigned char head[8];

@@ -21,6 +21,17 @@ void cm_writer_add(cm_writer *writer, const char *name, cm_dtype dtype, int ndim
                    cm_writer_value value, int seed);
 void cm_writer_save(cm_writer *writer, const char *path);
 
+// A matrix that lies somewhere.
+typedef struct cm_piece {
+    char *name;
+    cm_dtype dtype;
+    int64_t rows, columns;
+    const void *data; // row-major
+} cm_piece;
+
+// A well-formed file of them, in this order; nothing is copied. A disk that is full ends the test.
+void cm_write_pieces(const char *path, const cm_piece *pieces, size_t count);
+
 // The header's length, the header, and `data_size` bytes 0, 1, 2, ...
 void cm_write_header(const char *path, const char *header, size_t header_size, size_t data_size);
 void cm_write_text(const char *path, const char *text);
