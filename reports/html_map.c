@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { WIDTH = 360, LEFT = 62, RIGHT = 14, TOP = 8, BOTTOM = 46, MOST_HEIGHT = 230 };
+enum { WIDTH = 360, LEFT = 62, RIGHT = 14, TOP = 8, BOTTOM = 52, MOST_HEIGHT = 230 };
 
 // Steps of |got - want| / bound, each up to and including its limit; the style sheet has the same colours.
 static const struct {
@@ -34,16 +34,17 @@ static int step_of(float worst)
     return step;
 }
 
-static void put_axis_label(FILE *script, const cm_tiles *tiles, int d, bool folded)
+static void put_axis_label(FILE *script, const cm_tiles *tiles, int height, int d, bool folded)
 {
     char letter = tiles->letters[d];
     char *words = cm_text("%c%s 0..%lld, %lld a tile", letter, folded ? " and on" : "",
                           (long long)tiles->extents[d] - 1, (long long)tiles->steps[d]);
     char *label = cm_plot_label(words, 40);
     fprintf(script,
-            d ? "set label %s at graph 0.5, screen 0.03 center\n"
-              : "set label %s at screen 0.03, graph 0.5 center rotate by 90\n",
-            label); // gnuplot's own labels of axes vanish when the margin is narrow
+            d ? "set label %s at graph 0.5, screen %.4f center\n"
+              : "set label %s at screen %.4f, graph 0.5 center rotate by 90\n",
+            label,
+            11.0 / (d ? height : WIDTH)); // gnuplot's own labels of axes vanish when the margin is narrow
     free(words);
     free(label);
 }
@@ -75,8 +76,8 @@ static char *make_script(const cm_tiles *tiles, int height, bool folded)
     fprintf(script, "set xrange [0:%.0f]\nset yrange [%.0f:0]\n",
             (double)tiles->counts[1] * (double)tiles->steps[1],
             (double)tiles->counts[0] * (double)tiles->steps[0]);
-    put_axis_label(script, tiles, 0, folded);
-    put_axis_label(script, tiles, 1, false);
+    put_axis_label(script, tiles, height, 0, folded);
+    put_axis_label(script, tiles, height, 1, false);
     fprintf(script, "$map << EOD\n");
     for (int row = 0; row < tiles->counts[0]; row++)
         for (int n = 0; n < tiles->counts[1]; n++)

@@ -152,6 +152,8 @@ static const struct rewrite {
     {"xlink:href=", "href=", NULL},
     {"\"black\"", "\"currentColor\"", NULL},
     {"'black'", "'currentColor'", NULL},
+    {"'rgb(  0,   0,   0)'", "'currentColor'", NULL},
+    {"\"rgb(0,0,0)\"", "\"currentColor\"", NULL},
     {"\n", " ", NULL},
     {"\t", " ", NULL},
 };

@@ -286,15 +286,17 @@ END_TEST
 START_TEST(pictures)
 {
     cm_plotter plotter = {0};
-    char *picture = cm_plot(&plotter, 200, 100, "set xlabel 'x < y & z'\nplot x with lines title 'a'\n");
+    char *picture = cm_plot(&plotter, 200, 100,
+                            "set xlabel 'x < y & z'\nset border 1 lc rgb 'black'\n"
+                            "plot x with lines title 'a'\n");
     ck_assert_msg(picture != NULL, "%s", plotter.why_not);
     char *document = cm_text("<svg>%s</svg>", picture);
     cm_unit_write_text("out.xml", document);
     ck_assert_int_eq(system("xmllint --noout out.xml"), 0);
     cm_unit_expect_part(picture, "currentColor");
     cm_unit_expect_part(picture, "x &lt; y &amp; z");
-    static const char *const gone[] = {"black'", "black\"",     " id=",   "<defs",
-                                       "<title", "font-family", "></g>\n"};
+    static const char *const gone[] = {"black'", "black\"", "rgb(  0,   0,   0)", "rgb(0,0,0)", " id=",
+                                       "<defs",  "<title",  "font-family",        "></g>\n"};
     for (size_t n = 0; n < sizeof gone / sizeof *gone; n++)
         ck_assert_msg(!strstr(picture, gone[n]), "%s is in %s", gone[n], picture);
     free(document);
