@@ -41,5 +41,9 @@ uint64_t cm_unit_amx_random(uint64_t *state);
 Suite *cm_unit_amx(void);
 TCase *cm_unit_amx_random_cases(void);
 TCase *cm_unit_amx_matmul(void);
+TCase *cm_unit_amx_decoding(void);
+TCase *cm_unit_amx_faults(void);
+TCase *cm_unit_amx_memory(void);
+TCase *cm_unit_amx_signals(void);
 
 #endif
