@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // effect: the adapter is judged on its own size. With D_p = want - want(term p left out), got - want is
-// regressed on the D_p; the gain of p is 1 + its coefficient, and must be 1 for each. Leave-one-out, since
-// the layer is not linear. Cannot see: an error that is orthogonal to every effect (see numerics), adapters
-// of no effect.
-#include "harness/gains.h"
+// regressed on the D_p; the gain of p is 1 + its coefficient, and must be 1 for each, over the whole output
+// and by expert, adapter and block of columns. Leave-one-out, since the layer is not linear. Beside it the
+// op's metamorphic relations. Cannot see: an error that is orthogonal to every effect (see numerics),
+// adapters of no effect.
+#include "harness/explain.h"
+#include "harness/gain_table.h"
 #include "harness/op.h"
+#include "harness/relations.h"
 #include "harness/stage.h"
 
 #include <math.h>
@@ -13,52 +16,15 @@
 #include <string.h>
 
 static const double SHARE = 0.30;     // least share of the output that the effects together make up
-static const double TOLERANCE = 0.02; // a gain may be off by this, or by 6 standard errors if that is more
+static const double OPERATIONS = 2e9; // of the reference, for the parts of one dimension
 
 struct effect {
     const cm_trial *trial;
     cm_pristine values; // private copy: scaled until the effects have their share
     int output;         // the bounded output
     const cm_want *want;
-    int terms[CM_MAX_GAINS], count; // those that change the output
-    double *deltas[CM_MAX_GAINS];   // D_p
+    cm_parts terms; // those that change the output
 };
-
-static uint64_t effect_terms(const cm_op *op)
-{
-    uint64_t terms = 0;
-    for (int n = 0; op->terms[n].name; n++)
-        terms |= (uint64_t)op->terms[n].effect << n;
-    return terms;
-}
-
-// want - want(terms left out), or NULL when nothing changes; the caller frees it.
-static double *delta_of(struct effect *effect, uint64_t omit)
-{
-    cm_want without[CM_MAX_ARGUMENTS] = {0};
-    cm_error error = {{0}};
-    double *delta = NULL, size = 0;
-    for (int n = 0; n < CM_MAX_ARGUMENTS; n++) {
-        size_t count = (size_t)effect->values.want[effect->trial->kernel->accuracy][n].count;
-        double *memory = cm_new(5 * count + 1, sizeof *memory);
-        without[n] =
-            (cm_want){(int64_t)count,    memory, memory + count, memory + 2 * count, memory + 3 * count,
-                      memory + 4 * count};
-    }
-    if (cm_pristine_without(&effect->values, omit, effect->trial->kernel->accuracy, without, &error) != CM_OK)
-        cm_broken("%s", error.message);
-    delta = cm_new((size_t)effect->want->count + 1, sizeof *delta);
-    for (int64_t i = 0; i < effect->want->count; i++) {
-        delta[i] = effect->want->value[i] - without[effect->output].value[i];
-        size += fabs(delta[i]);
-    }
-    for (int n = 0; n < CM_MAX_ARGUMENTS; n++)
-        free(without[n].value);
-    if (size > 0)
-        return delta;
-    free(delta);
-    return NULL;
-}
 
 static double norm(const double *values, int64_t count)
 {
@@ -76,133 +42,141 @@ static void evaluate(struct effect *effect)
     effect->want = &effect->values.want[effect->trial->kernel->accuracy][effect->output];
 }
 
-// Doubles the arguments whose vanishing leaves out every effect: the scalings of the adapters.
+// A factor of 1 hides whether it is applied at all.
+static bool has_scaling_of_one(const struct effect *effect)
+{
+    const cm_op *op = effect->values.test_case.op;
+    for (int n = 0; op->arguments[n].name; n++) {
+        const DLTensor *tensor = effect->values.arguments[n];
+        for (int64_t i = 0; tensor && cm_is_scaling(op, n) && i < cm_tensor_count(tensor); i++)
+            if (cm_tensor_get(tensor, i) == 1)
+                return true;
+    }
+    return false;
+}
+
 static bool double_scaling(struct effect *effect)
 {
     const cm_op *op = effect->values.test_case.op;
-    uint64_t terms = effect_terms(op);
     bool doubled = false;
-    for (const cm_symmetry *symmetry = op->symmetries; symmetry->name; symmetry++) {
-        if (symmetry->kind != CM_SYMMETRY_OMIT || (symmetry->terms & terms) != terms)
+    for (int n = 0; op->arguments[n].name; n++) {
+        const DLTensor *tensor = effect->values.arguments[n];
+        if (!tensor || !cm_is_scaling(op, n))
             continue;
-        for (int n = 0; op->arguments[n].name; n++) {
-            const DLTensor *tensor = effect->values.arguments[n];
-            if (!tensor ||
-                !cm_has_word(symmetry->arguments, op->arguments[n].name, strlen(op->arguments[n].name)))
-                continue;
-            for (int64_t i = 0; i < cm_tensor_count(tensor); i++)
-                cm_tensor_set(tensor, i, 2 * cm_tensor_get(tensor, i));
-            doubled = true;
-        }
+        for (int64_t i = 0; i < cm_tensor_count(tensor); i++)
+            cm_tensor_set(tensor, i, 2 * cm_tensor_get(tensor, i));
+        doubled = true;
     }
     cm_pristine_changed(&effect->values);
     return doubled;
 }
 
-// Share of the output that the effects make up together; scales a small one up. False: there is no effect.
-static bool find_share(struct effect *effect)
+// Share of the output that the effects make up together; scales a small one up.
+static double find_share(struct effect *effect)
 {
-    uint64_t terms = effect_terms(effect->values.test_case.op);
+    uint64_t terms = cm_effect_terms(effect->values.test_case.op);
     double natural = -1, share = 0;
     int doublings = 0;
     for (;; doublings++) {
         evaluate(effect);
-        double *delta = delta_of(effect, terms), whole = norm(effect->want->value, effect->want->count);
+        double *delta =
+            cm_parts_delta(&effect->values, effect->trial->kernel->accuracy, effect->output, terms);
+        double whole = norm(effect->want->value, effect->want->count);
         share = whole > 0 ? norm(delta, effect->want->count) / whole : 0;
         free(delta);
         natural = natural < 0 ? share : natural;
-        if (share == 0 || share >= SHARE || doublings == 40 || !double_scaling(effect))
+        if (share == 0 || (share >= SHARE && !has_scaling_of_one(effect)) || doublings == 40 ||
+            !double_scaling(effect))
             break;
     }
     cm_outcome_metric(effect->trial->outcome, "natural_share", natural);
     if (doublings)
         cm_outcome_metric(effect->trial->outcome, "scaling_times", ldexp(1, doublings));
-    return share > 0;
+    return share;
 }
 
-static void find_terms(struct effect *effect)
+// Without the sign of what prints as 0.
+static double shown(double gain)
 {
-    const cm_op *op = effect->values.test_case.op;
-    for (int n = 0; op->terms[n].name && effect->count < CM_MAX_GAINS; n++) {
-        double *delta = op->terms[n].effect ? delta_of(effect, 1ull << n) : NULL;
-        if (!delta)
-            continue;
-        effect->terms[effect->count] = n;
-        effect->deltas[effect->count++] = delta;
-    }
+    return fabs(gain) < 0.005 ? 0 : gain;
 }
 
-// Whether the output is that of a variant, want + factor * delta, within the bound that the variant would
-// have.
-static bool is_variant(const struct effect *effect, const DLTensor *got, const double *delta, double factor)
-{
-    cm_dtype dtype = effect->values.tensors[effect->output].dtype;
-    for (int64_t i = 0; i < effect->want->count; i++) {
-        double value = effect->want->value[i] + factor * delta[i];
-        double wide = 2 * cm_bound(effect->want, i, dtype) - cm_dtype_ulp(dtype, effect->want->value[i]);
-        double bound = (wide > 0 ? wide : 0) + cm_dtype_ulp(dtype, value);
-        if (!(fabs(cm_tensor_get(got, i) - value) <= bound))
-            return false;
-    }
-    return true;
-}
-
-static bool is_off(const cm_gains *gains, int p)
-{
-    double limit = 6 * gains->error[p] > TOLERANCE ? 6 * gains->error[p] : TOLERANCE;
-    return !(fabs(gains->gain[p] - 1) <= limit);
-}
-
-static void print_gains(const struct effect *effect, const cm_gains *gains, bool off, char *text, size_t size)
+// Appends the whole gains that are off, or those that are not.
+static void print_gains(const cm_gain_table *table, bool off, char *text, size_t size)
 {
     size_t at = strlen(text);
-    for (int p = 0; p < gains->count && at < size; p++)
-        if (is_off(gains, p) == off)
+    for (int n = 0; n < table->wholes && at < size; n++)
+        if (table->rows[n].off == off)
             at += (size_t)snprintf(text + at, size - at, "%s%s gain %.2f +- %.2f", at ? ", " : "",
-                                   effect->values.test_case.op->terms[effect->terms[p]].name, gains->gain[p],
-                                   gains->error[p]);
+                                   table->rows[n].term, shown(table->rows[n].gain), table->rows[n].error);
+}
+
+static cm_verdict fail_part(cm_outcome *outcome, const cm_gain_table *table)
+{
+    const cm_gain *worst = cm_gain_table_worst(table), *whole = table->rows;
+    while (strcmp(whole->term, worst->term) != 0)
+        whole++;
+    return cm_conclude(outcome, CM_FAIL, "%s gain %.2f over all, but %.2f +- %.2f at %s (want 1)",
+                       worst->term, shown(whole->gain), shown(worst->gain), worst->error, worst->part);
+}
+
+static cm_verdict fail_whole(struct effect *effect, const DLTensor *got, const cm_gain_table *table)
+{
+    char text[300] = "", explained[160] = "", *part = NULL;
+    const cm_gain *worst = cm_gain_table_worst(table);
+    for (int n = 0; n < table->wholes && worst; n++) // a part that is as far off as the whole tells nothing
+        if (!part && !strcmp(table->rows[n].term, worst->term) &&
+            fabs(worst->gain - table->rows[n].gain) > cm_gain_limit(worst->error, table->count))
+            part = cm_text("; worst part: %s gain %.2f +- %.2f at %s", worst->term, shown(worst->gain),
+                           worst->error, worst->part);
+    print_gains(table, true, text, sizeof text);
+    print_gains(table, false, text, sizeof text);
+    cm_explain(&effect->values, effect->trial->kernel->accuracy, effect->output, got, explained,
+               sizeof explained);
+    cm_verdict verdict =
+        cm_conclude(effect->trial->outcome, CM_FAIL, "%s%s (want 1)%s", explained, text, part ? part : "");
+    free(part);
+    return verdict;
 }
 
 static cm_verdict judge(struct effect *effect, const DLTensor *got)
 {
     cm_outcome *outcome = effect->trial->outcome;
-    cm_dtype dtype = effect->values.tensors[effect->output].dtype;
-    cm_gains gains;
-    char text[400] = "";
+    cm_gain_table table;
+    cm_verdict verdict = CM_PASS;
     bool off = false;
     double largest = 0;
     outcome->compared = effect->want->count;
     for (int64_t i = 0; i < effect->want->count; i++)
         if (!isfinite(cm_tensor_get(got, i)) && isfinite(effect->want->value[i]))
             return cm_conclude(outcome, CM_FAIL, "the output is not finite");
-    cm_gains_solve(got, dtype, effect->want, (const double *const *)effect->deltas, effect->count, NULL,
-                   &gains);
-    if (!gains.solvable)
-        return cm_conclude(outcome, CM_VACUOUS, "the effects of the terms are too alike to be told apart");
-    for (int p = 0; p < gains.count; p++) {
+    cm_gain_table_make(&effect->values, effect->trial->kernel->accuracy, effect->output, &effect->terms, got,
+                       OPERATIONS, &table);
+    for (int n = 0; n < table.wholes; n++) {
         char name[24];
-        snprintf(name, sizeof name, "gain_%s", effect->values.test_case.op->terms[effect->terms[p]].name);
-        cm_outcome_metric(outcome, name, gains.gain[p]);
-        off = off || is_off(&gains, p);
-        largest = gains.error[p] > largest ? gains.error[p] : largest;
+        snprintf(name, sizeof name, "gain_%.17s", table.rows[n].term);
+        cm_outcome_metric(outcome, name, table.rows[n].gain);
+        off = off || table.rows[n].off;
+        largest = table.rows[n].error > largest ? table.rows[n].error : largest;
     }
     cm_outcome_metric(outcome, "gain_error", largest);
-    if (!off && largest > TOLERANCE)
-        return cm_conclude(outcome, CM_VACUOUS, "the standard error of a gain is above %.2f: %.3f", TOLERANCE,
-                           largest);
-    if (!off)
-        return CM_PASS;
-    double *all = delta_of(effect, effect_terms(effect->values.test_case.op));
-    const char *explained = "";
-    if (all && is_variant(effect, got, all, -1))
-        explained = "all effects dropped: the output is the base's; ";
-    free(all);
-    print_gains(effect, &gains, true, text, sizeof text);
-    print_gains(effect, &gains, false, text, sizeof text);
-    return cm_conclude(outcome, CM_FAIL, "%s%s (want 1)", explained, text);
+    cm_outcome_metric(outcome, "parts_judged", table.count - table.wholes);
+    cm_outcome_metric(outcome, "parts_not_judged", table.unjudged);
+    cm_gain_table_record(&table, outcome);
+    if (!table.solvable)
+        verdict = cm_conclude(outcome, CM_VACUOUS, "the effects of the terms are too alike to be told apart");
+    else if (off)
+        verdict = fail_whole(effect, got, &table);
+    else if (cm_gain_table_worst(&table))
+        verdict = fail_part(outcome, &table);
+    else if (!(largest <= CM_GAIN_ERROR))
+        verdict = cm_conclude(outcome, CM_VACUOUS, "the standard error of a gain is above %.2f: %.3f",
+                              CM_GAIN_ERROR, largest);
+    cm_gain_table_close(&table);
+    return verdict;
 }
 
-static cm_verdict run(const cm_trial *trial)
+static cm_verdict run_gains(const cm_trial *trial)
 {
     struct effect effect = {.trial = trial};
     const cm_op *op = trial->pristine->test_case.op;
@@ -213,35 +187,64 @@ static cm_verdict run(const cm_trial *trial)
         effect.output++;
     if (cm_pristine_copy(trial->pristine, &effect.values, &error) != CM_OK)
         cm_broken("%s", error.message);
-    if (!find_share(&effect)) {
+    double share = find_share(&effect);
+    if (share == 0) {
         verdict = cm_conclude(trial->outcome, CM_VACUOUS, "the adapter changes nothing: is every B zero?");
+    } else if (!(share >= SHARE)) {
+        verdict = cm_conclude(
+            trial->outcome, CM_VACUOUS,
+            "the adapters make up only %.3g %% of the output, however large their scalings are", 100 * share);
     } else {
         cm_stage stage;
         cm_trial scaled = {trial->kernel, &effect.values, trial->outcome};
-        find_terms(&effect);
+        cm_parts_terms(&effect.values, trial->kernel->accuracy, effect.output, &effect.terms);
         cm_stage_open(&scaled, &options, &stage);
         verdict = cm_stage_run(&scaled, &options, &stage) ? judge(&effect, stage.arguments[effect.output])
                                                           : trial->outcome->verdict;
         cm_stage_close(&stage);
     }
-    for (int p = 0; p < effect.count; p++)
-        free(effect.deltas[p]);
+    cm_parts_close(&effect.terms);
     cm_pristine_close(&effect.values);
     return verdict;
+}
+
+static bool is_exact(const cm_pristine *pristine)
+{
+    return !strcmp(cm_case_word(&pristine->test_case, CM_AXIS_TIER), "exact");
+}
+
+// Gains where values are random, relations everywhere.
+static cm_verdict run(const cm_trial *trial)
+{
+    cm_verdict verdict = CM_PASS;
+    if (cm_effect_terms(trial->pristine->test_case.op) && !is_exact(trial->pristine))
+        verdict = run_gains(trial);
+    return verdict == CM_PASS ? cm_relations_run(trial) : verdict;
+}
+
+// B, or A where the op has no term: ranks and scalings are read for nothing when no slot of a token is used.
+static bool changes_results(const cm_pristine *pristine, int n)
+{
+    const cm_op *op = pristine->test_case.op;
+    bool found = false;
+    for (int term = 0; op->terms[term].name; term++)
+        found = found || (op->terms[term].effect && op->terms[term].arguments &&
+                          cm_has_word(op->terms[term].arguments, op->arguments[n].name,
+                                      strlen(op->arguments[n].name)));
+    return cm_effect_terms(op) ? found
+                               : op->arguments[n].role == CM_ADAPTER && pristine->arguments[n] &&
+                                     cm_dtype_is_float(pristine->tensors[n].dtype);
 }
 
 static bool applies(const cm_pristine *pristine, char *reason, size_t size)
 {
     const cm_op *op = pristine->test_case.op;
     int64_t reads = 0;
-    for (int term = 0; op->terms[term].name; term++)
-        for (int n = 0; op->arguments[n].name && op->terms[term].effect; n++)
-            if (cm_has_word(op->terms[term].arguments, op->arguments[n].name, strlen(op->arguments[n].name)))
-                reads += cm_pristine_reads(pristine, n);
-    if (!strcmp(cm_case_word(&pristine->test_case, CM_AXIS_TIER), "exact"))
-        snprintf(reason, size, "exact data: numerics decides to the bit");
-    else if (!effect_terms(op))
-        snprintf(reason, size, "%s has no adapter term", op->name);
+    for (int n = 0; op->arguments[n].name; n++)
+        if (changes_results(pristine, n))
+            reads += cm_pristine_reads(pristine, n);
+    if (!cm_effect_terms(op) && !op->symmetries->name)
+        snprintf(reason, size, "%s has neither an adapter term nor a relation", op->name);
     else if (reads == 0)
         snprintf(reason, size, "no token of the case uses an adapter");
     else
@@ -251,8 +254,9 @@ static bool applies(const cm_pristine *pristine, char *reason, size_t size)
 
 const cm_check cm_check_effect = {
     .name = "effect",
-    .proves = "each adapter term is in the output with a gain of 1, judged on its own size",
-    .blind_to = "errors orthogonal to every effect; adapters that change nothing",
+    .proves = "each adapter term has a gain of 1, judged on its own size; the op's relations hold",
+    .blind_to =
+        "errors orthogonal to every effect that all related calls share; adapters that change nothing",
     .applies = applies,
     .run = run,
 };

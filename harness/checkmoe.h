@@ -138,17 +138,24 @@ typedef struct cm_term {
 } cm_term;
 
 typedef enum cm_symmetry_kind {
-    CM_SYMMETRY_PERMUTE, // reorder dimension `letter` everywhere and map the indices into it
-    CM_SYMMETRY_SCALE,   // multiply the listed arguments by 2: every output doubles
-    CM_SYMMETRY_OMIT,    // set the listed arguments to 0: the same as leaving out `terms`
+    CM_SYMMETRY_PERMUTE, // reorder dimension `letter` and map the indices into it; a list of such indices
+                         // along the dimension itself keeps its order
+    CM_SYMMETRY_SCALE,   // multiply the listed arguments by 2 (integers stay): every output doubles
+    CM_SYMMETRY_OMIT,    // set the listed arguments to 0: the same as leaving out `terms`, and as all indices
+                         // into `letter` being -1 (0: there is no such index)
+    CM_SYMMETRY_BALANCE, // multiply the listed arguments by 2 and `halved` by 1/2: nothing changes
+    CM_SYMMETRY_LINEAR,  // the outputs are affine in the listed arguments taken together
+    CM_SYMMETRY_NONE,    // set all indices into `letter` to -1: what was -1 before stays as it is
+    CM_SYMMETRY_SPLIT,   // cut the call in two along `letter`, which leads the shapes: the rows stay the same
 } cm_symmetry_kind;
 
 typedef struct cm_symmetry {
     const char *name;
     cm_symmetry_kind kind;
-    char letter;           // PERMUTE
-    const char *arguments; // SCALE, OMIT: names, blank between
+    char letter;           // PERMUTE, OMIT, NONE, SPLIT
+    const char *arguments; // SCALE, OMIT, BALANCE, LINEAR: names, blank between
     uint64_t terms;        // OMIT: bit n is op->terms[n]
+    const char *halved;    // BALANCE: names, blank between
 } cm_symmetry;
 
 // Least work of a call, from its values: each addressed element moved once.
@@ -248,6 +255,7 @@ typedef struct cm_kernel {
     bool threads_change_bits; // declared: so may runs with another limit on threads, but not repeats with the
                               // same
     bool trusts_caller;       // its caller validates; forbidden for built-in kernels
+    bool row_invariant;       // promised: a token's bits depend neither on the other tokens nor on its place
     int alignment;            // bytes that arguments need; 0: their element's
     int device;               // DLDeviceType where its arguments must lie; 0: host memory
     // Whether this call (shapes, dtypes, attributes; no values) is implemented; if not, says why in `reason`.

@@ -249,6 +249,15 @@ cm_status cm_pristine_copy(const cm_pristine *from, cm_pristine *to, cm_error *e
     return CM_OK;
 }
 
+// A view of what `from` shows.
+static void alias(cm_tensor *to, const DLTensor *from)
+{
+    cm_dtype dtype = CM_F32;
+    cm_dtype_from_dl(from->dtype, &dtype);
+    cm_tensor_init(to, dtype, from->ndim, from->shape, from->data);
+    memcpy(to->strides, from->strides, (size_t)from->ndim * sizeof *to->strides);
+}
+
 cm_status cm_pristine_own(cm_pristine *pristine, int argument, cm_error *error)
 {
     cm_tensor own, *tensor = &pristine->tensors[argument];
@@ -260,6 +269,37 @@ cm_status cm_pristine_own(cm_pristine *pristine, int argument, cm_error *error)
     tensor->dl.data = own.dl.data;
     memcpy(tensor->strides, own.strides, sizeof tensor->strides);
     pristine->files[argument] = 0;
+    return CM_OK;
+}
+
+cm_status cm_pristine_select(const cm_pristine *from, char letter, const int64_t *rows, int64_t count,
+                             cm_pristine *to, cm_error *error)
+{
+    const cm_op *op = from->test_case.op;
+    *to = (cm_pristine){.test_case = from->test_case, .bytes = from->bytes, .level = from->level};
+    memcpy(to->name, from->name, sizeof to->name);
+    to->test_case.dims[cm_dim_index(letter)] = count;
+    to->borrowed = true;
+    for (int n = 0; op->arguments[n].name; n++) {
+        const DLTensor *all = from->arguments[n];
+        if (!all)
+            continue;
+        to->arguments[n] = &to->tensors[n].dl;
+        if (op->arguments[n].shape[0] != letter) {
+            alias(&to->tensors[n], all);
+            to->files[n] = from->files[n];
+            continue;
+        }
+        cm_pristine_layout(&to->test_case, n, &to->tensors[n]);
+        to->tensors[n].dl.data = map(to, cm_tensor_extent(&to->tensors[n].dl));
+        if (!to->tensors[n].dl.data) {
+            cm_pristine_close(to);
+            return cm_fail(error, CM_NO_MEMORY, "case %s: no memory for a part of it", from->name);
+        }
+        int64_t row = all->shape[0] ? cm_tensor_count(all) / all->shape[0] : 0;
+        for (int64_t i = 0; i < count * row; i++)
+            cm_tensor_set(&to->tensors[n].dl, i, cm_tensor_get(all, rows[i / row] * row + i % row));
+    }
     return CM_OK;
 }
 

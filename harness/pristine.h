@@ -37,6 +37,10 @@ cm_status cm_pristine_without(const cm_pristine *pristine, uint64_t omit, cm_acc
 // A private copy, for changing values in a child; nothing of the reference is copied. Weights in files stay
 // where they are, read-only. Close it before its original.
 cm_status cm_pristine_copy(const cm_pristine *from, cm_pristine *to, cm_error *error);
+// Rows `rows[0..count)` of dimension `letter`, which leads every shape that it stands in; everything else is
+// shared with `from`, which must outlive it. For ops whose tables list the letter as SPLIT. Close it.
+cm_status cm_pristine_select(const cm_pristine *from, char letter, const int64_t *rows, int64_t count,
+                             cm_pristine *to, cm_error *error);
 // Gives an argument of a copy compact memory of its own, with its values: before a weight is changed.
 cm_status cm_pristine_own(cm_pristine *pristine, int argument, cm_error *error);
 // Forgets what the reference said, after values were changed.

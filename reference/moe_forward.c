@@ -160,17 +160,33 @@ static const cm_term terms[] = {
     {0},
 };
 
+#define ALL_B "lora_b_gate lora_b_up lora_b_down shared_lora_b_gate shared_lora_b_up shared_lora_b_down"
 static const cm_symmetry symmetries[] = {
-    {"tokens permuted", CM_SYMMETRY_PERMUTE, 'T', NULL, 0},
-    {"experts permuted", CM_SYMMETRY_PERMUTE, 'E', NULL, 0},
-    {"adapters permuted", CM_SYMMETRY_PERMUTE, 'L', NULL, 0},
-    {"slots permuted", CM_SYMMETRY_PERMUTE, 'k', NULL, 0},
-    {"hidden units permuted", CM_SYMMETRY_PERMUTE, 'I', NULL, 0},
-    {"model units permuted", CM_SYMMETRY_PERMUTE, 'H', NULL, 0},
-    {"shared units permuted", CM_SYMMETRY_PERMUTE, 'D', NULL, 0},
-    {"down scaled", CM_SYMMETRY_SCALE, 0, "w_down bias_down lora_b_down shared_down shared_lora_b_down", 0},
-    {"scaling 0 is base", CM_SYMMETRY_OMIT, 0, "lora_scaling",
-     1 << MOE_LORA_GATE | 1 << MOE_LORA_UP | 1 << MOE_LORA_DOWN | 1 << MOE_SHARED_LORA},
+    {.name = "tokens permuted", .kind = CM_SYMMETRY_PERMUTE, .letter = 'T'},
+    {.name = "one batch is its split", .kind = CM_SYMMETRY_SPLIT, .letter = 'T'},
+    {.name = "experts permuted", .kind = CM_SYMMETRY_PERMUTE, .letter = 'E'},
+    {.name = "adapters permuted", .kind = CM_SYMMETRY_PERMUTE, .letter = 'L'},
+    {.name = "tokens without adapter", .kind = CM_SYMMETRY_NONE, .letter = 'L'},
+    {.name = "slots permuted", .kind = CM_SYMMETRY_PERMUTE, .letter = 'k'},
+    {.name = "hidden units permuted", .kind = CM_SYMMETRY_PERMUTE, .letter = 'I'},
+    {.name = "model units permuted", .kind = CM_SYMMETRY_PERMUTE, .letter = 'H'},
+    {.name = "shared units permuted", .kind = CM_SYMMETRY_PERMUTE, .letter = 'D'},
+    {.name = "down scaled",
+     .kind = CM_SYMMETRY_SCALE,
+     .arguments =
+         "w_down w_down_scale bias_down lora_b_down shared_down shared_down_scale shared_lora_b_down"},
+    {.name = "scaling 0 is base",
+     .kind = CM_SYMMETRY_OMIT,
+     .letter = 'L',
+     .arguments = "lora_scaling",
+     .terms = 1 << MOE_LORA_GATE | 1 << MOE_LORA_UP | 1 << MOE_LORA_DOWN | 1 << MOE_SHARED_LORA},
+    {.name = "B doubled, scaling halved",
+     .kind = CM_SYMMETRY_BALANCE,
+     .arguments = ALL_B,
+     .halved = "lora_scaling"},
+    {.name = "linear in B of down",
+     .kind = CM_SYMMETRY_LINEAR,
+     .arguments = "lora_b_down shared_lora_b_down"},
     {0},
 };
 

@@ -67,9 +67,20 @@ static const cm_rounding roundings[] = {
 static const cm_term terms[] = {
     {"lora", "s B v", "lora_b", true}, {"base", "y before the call", "y", false}, {0}};
 static const cm_symmetry symmetries[] = {
-    {"adapters permuted", CM_SYMMETRY_PERMUTE, 'L', NULL, 0},
-    {"y and B scaled", CM_SYMMETRY_SCALE, 0, "y lora_b", 0},
-    {"scaling 0 is base", CM_SYMMETRY_OMIT, 0, "lora_scaling", 1},
+    {.name = "tokens permuted", .kind = CM_SYMMETRY_PERMUTE, .letter = 'T'},
+    {.name = "adapters permuted", .kind = CM_SYMMETRY_PERMUTE, .letter = 'L'},
+    {.name = "tokens without adapter", .kind = CM_SYMMETRY_NONE, .letter = 'L'},
+    {.name = "y and B scaled", .kind = CM_SYMMETRY_SCALE, .arguments = "y lora_b"},
+    {.name = "scaling 0 is base",
+     .kind = CM_SYMMETRY_OMIT,
+     .letter = 'L',
+     .arguments = "lora_scaling",
+     .terms = 1},
+    {.name = "B doubled, scaling halved",
+     .kind = CM_SYMMETRY_BALANCE,
+     .arguments = "lora_b",
+     .halved = "lora_scaling"},
+    {.name = "linear in the scaling", .kind = CM_SYMMETRY_LINEAR, .arguments = "lora_scaling"},
     {0},
 };
 

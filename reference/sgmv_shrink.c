@@ -42,10 +42,13 @@ static const cm_rounding roundings[] = {
 };
 static const cm_term terms[] = {{0}};
 static const cm_symmetry symmetries[] = {
-    {"inputs permuted", CM_SYMMETRY_PERMUTE, 'K', NULL, 0},
-    {"slices permuted", CM_SYMMETRY_PERMUTE, 'S', NULL, 0},
-    {"adapters permuted", CM_SYMMETRY_PERMUTE, 'L', NULL, 0},
-    {"A scaled", CM_SYMMETRY_SCALE, 0, "lora_a", 0},
+    {.name = "tokens permuted", .kind = CM_SYMMETRY_PERMUTE, .letter = 'T'},
+    {.name = "inputs permuted", .kind = CM_SYMMETRY_PERMUTE, .letter = 'K'},
+    {.name = "slices permuted", .kind = CM_SYMMETRY_PERMUTE, .letter = 'S'},
+    {.name = "adapters permuted", .kind = CM_SYMMETRY_PERMUTE, .letter = 'L'},
+    {.name = "tokens without adapter", .kind = CM_SYMMETRY_NONE, .letter = 'L'},
+    {.name = "A scaled", .kind = CM_SYMMETRY_SCALE, .arguments = "lora_a"},
+    {.name = "linear in A", .kind = CM_SYMMETRY_LINEAR, .arguments = "lora_a"},
     {0},
 };
 

@@ -201,5 +201,6 @@ const cm_kernel cm_moe_forward_naive = {
     .line = __LINE__,
     .accuracy = CM_ACCURACY_SINGLE,
     .supports = supports,
+    .row_invariant = true,
     .run = run,
 };

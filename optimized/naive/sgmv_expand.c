@@ -67,5 +67,6 @@ const cm_kernel cm_sgmv_expand_naive = {
     .file = __FILE__,
     .line = __LINE__,
     .accuracy = CM_ACCURACY_SINGLE,
+    .row_invariant = true,
     .run = run,
 };

@@ -46,5 +46,6 @@ const cm_kernel cm_sgmv_shrink_naive = {
     .file = __FILE__,
     .line = __LINE__,
     .accuracy = CM_ACCURACY_SINGLE,
+    .row_invariant = true,
     .run = run,
 };

@@ -3,7 +3,7 @@
 // table alone. Relations that are wrong on purpose show that the comparison would notice.
 #include "harness/op.h"
 #include "harness/registry.h"
-#include "harness/rng.h"
+#include "harness/relations.h"
 #include "suites/unit/oracle.h"
 
 #include <check.h>
@@ -14,156 +14,46 @@
 
 #define TOLERANCE 1e-12 // of sum |terms|: permuting changes the order of sums
 
-// One case, transformed, and what the reference says before and after.
-struct relation {
-    const cm_op *op;
-    const cm_symmetry *symmetry;
-    const char *only;               // arguments that are transformed; NULL: all that should be
-    cm_pristine *pristine;          // transformed in place
-    cm_want want[CM_MAX_ARGUMENTS]; // of the case as it was
-    int64_t *order;                 // PERMUTE: new place -> old place
-    int64_t *place;                 // PERMUTE: old place -> new place
-    int64_t extent;
-};
-
-static void relation_open(const cm_op *op, const char *text, const char *const *added, struct relation *out)
+// The reference in the place of a kernel; bounds are for the order of sums.
+static cm_relation_end run_reference(cm_evaluator *evaluator, cm_pristine *values, bool bounds,
+                                     cm_results *results)
 {
-    *out = (struct relation){.op = op, .pristine = cm_new(1, sizeof(cm_pristine))};
-    cm_oracle_open_case(op, text, out->pristine);
-    for (; *added; added++)
-        cm_oracle_add_argument(out->pristine, *added, -2);
-}
-
-static void relation_close(struct relation *relation)
-{
-    cm_pristine_close(relation->pristine);
-    cm_oracle_close_wants(relation->want);
-    free(relation->pristine);
-    free(relation->order);
-    free(relation->place);
-}
-
-static bool is_listed(const char *words, const char *name)
-{
-    return cm_has_word(words, name, strlen(name));
-}
-
-// Place of the symmetry's letter in an argument's shape, -1: it has none.
-static int dimension_of(const struct relation *relation, int argument)
-{
-    int64_t shape[CM_MAX_RANK];
-    char letters[CM_MAX_RANK];
-    int ndim =
-        cm_op_shape(&relation->op->arguments[argument], relation->pristine->test_case.dims, shape, letters);
-    for (int d = 0; d < ndim; d++)
-        if (letters[d] == relation->symmetry->letter)
-            return d;
-    return -1;
-}
-
-// Flat index before the permutation of what stands at flat index n after it.
-static int64_t source_of(const struct relation *relation, const DLTensor *tensor, int d, int64_t n)
-{
-    int64_t inner = 1;
-    for (int e = d + 1; e < tensor->ndim; e++)
-        inner *= tensor->shape[e];
-    int64_t at = n / inner % relation->extent;
-    return n + (relation->order[at] - at) * inner;
-}
-
-static void permute_argument(const struct relation *relation, int argument)
-{
-    const DLTensor *tensor = relation->pristine->arguments[argument];
-    bool is_index = relation->op->arguments[argument].index_into == relation->symmetry->letter;
-    int64_t count = cm_tensor_count(tensor);
-    double *old = cm_new((size_t)count, sizeof *old);
-    int d = dimension_of(relation, argument);
-    for (int64_t n = 0; n < count; n++)
-        old[n] = cm_tensor_get(tensor, n);
-    for (int64_t n = 0; n < count; n++) {
-        double value = d < 0 ? old[n] : old[source_of(relation, tensor, d, n)];
-        if (is_index && value >= 0)
-            value = (double)relation->place[(int64_t)value];
-        cm_tensor_set(tensor, n, value);
-    }
-    free(old);
-}
-
-// A random cycle (Sattolo): nothing stays in place.
-static void draw_order(struct relation *relation, uint64_t seed)
-{
-    relation->extent = relation->pristine->test_case.dims[cm_dim_index(relation->symmetry->letter)];
-    relation->order = cm_new((size_t)relation->extent, sizeof *relation->order);
-    relation->place = cm_new((size_t)relation->extent, sizeof *relation->place);
-    for (int64_t n = 0; n < relation->extent; n++)
-        relation->order[n] = n;
-    for (int64_t n = relation->extent - 1; n > 0; n--) {
-        int64_t other = cm_rng_below((cm_rng){seed, 0x73796d}, (uint64_t)n, n), keep = relation->order[n];
-        relation->order[n] = relation->order[other];
-        relation->order[other] = keep;
-    }
-    for (int64_t n = 0; n < relation->extent; n++)
-        relation->place[relation->order[n]] = n;
-}
-
-// Applies the symmetry to the inputs. False: the case has nothing that it would change.
-static bool transform(struct relation *relation)
-{
-    const cm_symmetry *symmetry = relation->symmetry;
-    int changed = 0;
-    if (symmetry->kind == CM_SYMMETRY_PERMUTE) {
-        draw_order(relation, relation->pristine->test_case.seed);
-        if (relation->extent < 2)
-            return false;
-    }
-    for (int n = 0; relation->op->arguments[n].name; n++) {
-        const cm_argument *row = &relation->op->arguments[n];
-        const DLTensor *tensor = relation->pristine->arguments[n];
-        if (!tensor || row->role == CM_OUTPUT || (relation->only && !is_listed(relation->only, row->name)))
-            continue;
-        if (symmetry->kind == CM_SYMMETRY_PERMUTE) {
-            bool has = dimension_of(relation, n) >= 0 || row->index_into == symmetry->letter;
-            if (has)
-                permute_argument(relation, n);
-            changed += has;
-        } else if (is_listed(symmetry->arguments, row->name)) {
-            double factor = symmetry->kind == CM_SYMMETRY_SCALE ? 2 : 0;
-            int64_t count = cm_tensor_count(tensor);
-            double *scaled = cm_new((size_t)count, sizeof *scaled); // with a stride of 0 elements are one
-            for (int64_t i = 0; i < count; i++)
-                scaled[i] = factor * cm_tensor_get(tensor, i);
-            for (int64_t i = 0; i < count; i++)
-                cm_tensor_set(tensor, i, scaled[i]);
-            free(scaled);
-            changed++;
+    cm_want wants[CM_MAX_ARGUMENTS];
+    (void)evaluator;
+    cm_oracle_want(values, 0, CM_ACCURACY_SINGLE, wants);
+    for (int n = 0; n < CM_MAX_ARGUMENTS; n++)
+        for (int64_t i = 0; results->value[n] && i < wants[n].count; i++) {
+            results->value[n][i] = wants[n].value[i];
+            if (bounds)
+                results->bound[n][i] = TOLERANCE * wants[n].magnitude[i];
         }
-    }
-    return changed > 0;
+    cm_oracle_close_wants(wants);
+    return CM_RELATION_HOLDS;
 }
 
-// Elements of the outputs that do not obey; `compared` counts those that were looked at.
-static int64_t violations(const struct relation *relation, int64_t *compared)
+// Elements that differ between values of 0 and terms that are left out.
+static int64_t violations_of_terms(const cm_pristine *pristine, const cm_symmetry *symmetry)
 {
-    bool permuted = relation->symmetry->kind == CM_SYMMETRY_PERMUTE;
-    double factor = relation->symmetry->kind == CM_SYMMETRY_SCALE ? 2 : 1;
-    cm_want after[CM_MAX_ARGUMENTS];
+    cm_pristine *zero = cm_new(1, sizeof *zero);
+    cm_want with_zero[CM_MAX_ARGUMENTS], without[CM_MAX_ARGUMENTS];
     int64_t bad = 0;
-    cm_oracle_want(relation->pristine, 0, CM_ACCURACY_SINGLE, after);
-    for (int out = 0; out < CM_MAX_ARGUMENTS; out++) {
-        int d = after[out].count && permuted ? dimension_of(relation, out) : -1;
-        bool is_index = permuted && after[out].count &&
-                        relation->op->arguments[out].index_into == relation->symmetry->letter;
-        for (int64_t n = 0; n < after[out].count; n++) {
-            int64_t from = d < 0 ? n : source_of(relation, relation->pristine->arguments[out], d, n);
-            double wanted = factor * relation->want[out].value[from];
-            if (is_index && wanted >= 0)
-                wanted = (double)relation->place[(int64_t)wanted];
-            double allowed = permuted ? TOLERANCE * relation->want[out].magnitude[from] : 0;
-            bad += !(fabs(after[out].value[n] - wanted) <= allowed);
-            ++*compared;
-        }
+    ck_assert_int_eq(cm_pristine_copy(pristine, zero, NULL), CM_OK);
+    for (int n = 0; pristine->test_case.op->arguments[n].name; n++) {
+        const char *name = pristine->test_case.op->arguments[n].name;
+        if (zero->arguments[n] && cm_has_word(symmetry->arguments, name, strlen(name)))
+            for (int64_t i = 0; i < cm_tensor_count(zero->arguments[n]); i++)
+                cm_tensor_set(zero->arguments[n], i, 0);
     }
-    cm_oracle_close_wants(after);
+    cm_pristine_changed(zero);
+    cm_oracle_want(zero, 0, CM_ACCURACY_SINGLE, with_zero);
+    cm_oracle_want(pristine, symmetry->terms, CM_ACCURACY_SINGLE, without);
+    for (int n = 0; n < CM_MAX_ARGUMENTS; n++)
+        for (int64_t i = 0; i < without[n].count; i++)
+            bad += with_zero[n].value[i] != without[n].value[i];
+    cm_oracle_close_wants(with_zero);
+    cm_oracle_close_wants(without);
+    cm_pristine_close(zero);
+    free(zero);
     return bad;
 }
 
@@ -173,20 +63,33 @@ static const char *const nothing[] = {NULL};
 static int64_t violations_of(const cm_op *op, const cm_symmetry *symmetry, const char *text,
                              const char *const *added, const char *only, int64_t *compared)
 {
-    struct relation relation;
-    relation_open(op, text, added, &relation);
-    relation.symmetry = symmetry;
-    relation.only = only;
-    cm_oracle_want(relation.pristine, symmetry->kind == CM_SYMMETRY_OMIT ? symmetry->terms : 0,
-                   CM_ACCURACY_SINGLE, relation.want);
-    int64_t bad = transform(&relation) ? violations(&relation, compared) : -1;
-    relation_close(&relation);
+    cm_pristine *pristine = cm_new(1, sizeof *pristine);
+    cm_evaluator evaluator = {.evaluate = run_reference};
+    cm_results base;
+    cm_violation violation;
+    cm_oracle_open_case(op, text, pristine);
+    for (; *added; added++)
+        cm_oracle_add_argument(pristine, *added, -2);
+    cm_pristine_changed(pristine);
+    cm_results_open(pristine, true, &base);
+    run_reference(&evaluator, pristine, true, &base);
+    cm_relation_end end = cm_relation_hold(symmetry, pristine, &base, only, &evaluator, &violation);
+    ck_assert_int_ne(end, CM_RELATION_FAILED);
+    *compared += violation.compared;
+    int64_t bad = end == CM_RELATION_IDLE ? -1 : violation.violated;
+    if (symmetry->kind == CM_SYMMETRY_OMIT) {
+        int64_t terms = violations_of_terms(pristine, symmetry);
+        bad = terms > bad ? terms : bad;
+    }
+    cm_results_close(&base);
+    cm_pristine_close(pristine);
+    free(pristine);
     return bad;
 }
 
 struct search {
     const cm_op *op;
-    int64_t compared[16]; // by symmetry
+    int64_t compared[24]; // by symmetry
     int cases;
 };
 
@@ -263,20 +166,24 @@ static const struct wrong {
     const char *only; // of the arguments that should be permuted; NULL: all
     cm_symmetry symmetry;
 } wrong[] = {
-    {MOE, "w_gate", {"", CM_SYMMETRY_PERMUTE, 'I', NULL, 0}},
-    {MOE, "w_gate w_up w_down", {"", CM_SYMMETRY_PERMUTE, 'I', NULL, 0}},
-    {MOE, "topk_ids", {"", CM_SYMMETRY_PERMUTE, 'E', NULL, 0}},
-    {MOE, "topk_ids", {"", CM_SYMMETRY_PERMUTE, 'k', NULL, 0}},
-    {MOE, "hidden w_gate w_up lora_a_gate lora_a_up", {"", CM_SYMMETRY_PERMUTE, 'H', NULL, 0}},
-    {MOE, NULL, {"", CM_SYMMETRY_SCALE, 0, "w_gate", 0}},
-    {MOE, NULL, {"", CM_SYMMETRY_SCALE, 0, "w_down", 0}},
-    {MOE, NULL, {"", CM_SYMMETRY_OMIT, 0, "lora_scaling", 1}},
-    {MOE, NULL, {"", CM_SYMMETRY_OMIT, 0, "w_up", 7}},
-    {SHRINK, "lora_a", {"", CM_SYMMETRY_PERMUTE, 'K', NULL, 0}},
-    {SHRINK, "segment_adapter", {"", CM_SYMMETRY_PERMUTE, 'L', NULL, 0}},
-    {EXPAND, NULL, {"", CM_SYMMETRY_PERMUTE, 'N', NULL, 0}},
-    {EXPAND, NULL, {"", CM_SYMMETRY_SCALE, 0, "y", 0}},
-    {EXPAND, NULL, {"", CM_SYMMETRY_OMIT, 0, "lora_scaling", 2}},
+    {MOE, "w_gate", {"", CM_SYMMETRY_PERMUTE, 'I', NULL, 0, NULL}},
+    {MOE, "w_gate w_up w_down", {"", CM_SYMMETRY_PERMUTE, 'I', NULL, 0, NULL}},
+    {MOE, "topk_ids", {"", CM_SYMMETRY_PERMUTE, 'E', NULL, 0, NULL}},
+    {MOE, "topk_ids", {"", CM_SYMMETRY_PERMUTE, 'k', NULL, 0, NULL}},
+    {MOE, "hidden w_gate w_up lora_a_gate lora_a_up", {"", CM_SYMMETRY_PERMUTE, 'H', NULL, 0, NULL}},
+    {MOE, NULL, {"", CM_SYMMETRY_SCALE, 0, "w_gate", 0, NULL}},
+    {MOE, NULL, {"", CM_SYMMETRY_SCALE, 0, "w_down", 0, NULL}},
+    {MOE, NULL, {"", CM_SYMMETRY_OMIT, 0, "lora_scaling", 1, NULL}},
+    {MOE, NULL, {"", CM_SYMMETRY_OMIT, 0, "w_up", 7, NULL}},
+    {SHRINK, "lora_a", {"", CM_SYMMETRY_PERMUTE, 'K', NULL, 0, NULL}},
+    {SHRINK, "segment_adapter", {"", CM_SYMMETRY_PERMUTE, 'L', NULL, 0, NULL}},
+    {EXPAND, NULL, {"", CM_SYMMETRY_PERMUTE, 'N', NULL, 0, NULL}},
+    {EXPAND, NULL, {"", CM_SYMMETRY_SCALE, 0, "y", 0, NULL}},
+    {EXPAND, NULL, {"", CM_SYMMETRY_OMIT, 0, "lora_scaling", 2, NULL}},
+    {MOE, NULL, {"", CM_SYMMETRY_OMIT, 'L', "lora_b_down", 4, NULL}},
+    {MOE, NULL, {"", CM_SYMMETRY_BALANCE, 0, "lora_scaling", 0, "lora_b_down lora_b_up"}},
+    {MOE, NULL, {"", CM_SYMMETRY_LINEAR, 0, "lora_scaling", 0, NULL}},
+    {MOE, NULL, {"", CM_SYMMETRY_LINEAR, 0, "lora_b_gate", 0, NULL}},
 };
 
 START_TEST(a_wrong_symmetry_is_noticed)
