@@ -231,6 +231,7 @@ static void check_without_lora(cm_pristine *pristine, struct tally *tally)
         measure_share(pristine, &pristine->want[CM_ACCURACY_MODEL][out], &base[out], tally);
     for (int64_t n = 0; n < cm_tensor_count(pristine->arguments[assigned]); n++)
         cm_tensor_set(pristine->arguments[assigned], n, -1);
+    cm_pristine_changed(pristine);
     cm_oracle_want(pristine, 0, CM_ACCURACY_MODEL, nobody);
     for (int64_t n = 0; n < base[out].count; n++)
         if (base[out].value[n] != nobody[out].value[n] || base[out].sigma[n] != nobody[out].sigma[n])
