@@ -260,3 +260,30 @@ void cm_plan_close(cm_plan *plan)
     free(plan->items);
     *plan = (cm_plan){0};
 }
+
+cm_status cm_item_source_case(const cm_item *item, const cm_source *source, cm_case *test_case,
+                              cm_error *error)
+{
+    const cm_op *op = item->op ? item->op : cm_registry_find_op(source->op, strlen(source->op));
+    *test_case = (cm_case){.op = op, .seed = 1};
+    for (int d = 0; d < CM_DIM_COUNT; d++) {
+        int64_t generated = CM_DIM_LETTERS[d] == 'T' ? item->tokens : 0;
+        test_case->dims[d] = source->dims[d] >= 0 ? source->dims[d] : generated;
+    }
+    for (int variable = 0; variable < 128; variable++)
+        test_case->dtypes[variable] =
+            source->dtypes[variable] < 0 ? CM_F32 : (cm_dtype)source->dtypes[variable];
+    for (int n = 0; op->attributes[n].name; n++)
+        test_case->attributes[n] = op->attributes[n].fallback;
+    const cm_axis *axes = cm_registry_axes();
+    for (int word = 0; axes[CM_AXIS_TIER].words[word].name; word++)
+        if (!strcmp(axes[CM_AXIS_TIER].words[word].name, "file"))
+            test_case->words[CM_AXIS_TIER] = word;
+    for (int word = 0; item->recorded && axes[CM_AXIS_ADAPTERS].words[word].name; word++)
+        if (!strcmp(axes[CM_AXIS_ADAPTERS].words[word].name, "full"))
+            test_case->words[CM_AXIS_ADAPTERS] = word;
+    char text[CM_CASE_TEXT];
+    cm_case parsed;
+    cm_case_print(test_case, text);
+    return cm_case_parse(op, text, &parsed, error); // holds the dimensions against their ranges
+}

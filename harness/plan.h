@@ -43,6 +43,11 @@ typedef struct cm_plan {
 cm_status cm_plan_make(const cm_selection *selection, cm_plan *plan, cm_error *error);
 void cm_plan_close(cm_plan *plan);
 
+// The case that a source asks for: its dimensions and dtypes; every token is adapted when an output was
+// recorded.
+cm_status cm_item_source_case(const cm_item *item, const cm_source *source, cm_case *test_case,
+                              cm_error *error);
+
 // Whether "op/target/case" is selected. A glob with fewer parts matches everything below it.
 bool cm_selection_matches(const cm_selection *selection, const char *kernel, const char *case_name);
 bool cm_selection_has_check(const cm_selection *selection, const cm_item *item, const char *check);
