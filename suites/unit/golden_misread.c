@@ -6,6 +6,7 @@
 #include "harness/op.h"
 #include "harness/pristine.h"
 #include "harness/registry.h"
+#include "suites/unit/command.h"
 #include "suites/unit/golden.h"
 #include "suites/unit/loaders.h"
 
@@ -291,6 +292,35 @@ START_TEST(wrong_orientation_is_refused)
 }
 END_TEST
 
+// The same by the command line: the recorded output fails, and the line that shows it again has the option.
+START_TEST(options_reach_the_loader)
+{
+    char *model = below(&goldens[4], "model"), *adapter = below(&goldens[4], "adapter");
+    char *recorded = below(&goldens[4], "layer_1.safetensors");
+    ck_assert_str_eq(goldens[4].name, "qwen3_moe_fused");
+    char *line =
+        cm_text("checkmoe run --model %s --adapter %s --layer 1 --recorded %s --quiet --check numerics",
+                model, adapter, recorded);
+    cm_command run = cm_unit_command("%s --lora-orientation out_first --lora-b-order peft", line);
+    ck_assert_msg(run.code == 0, "exit status %d\n%s%s", run.code, run.out, run.err);
+    cm_unit_forget(&run);
+    run = cm_unit_command("%s --lora-b-order expert_major", line);
+    ck_assert_msg(run.code == 1 && strstr(run.out, "FAIL  numerics  moe_forward/recorded") &&
+                      strstr(run.out, "--lora-b-order expert_major"),
+                  "exit status %d\n%s%s", run.code, run.out, run.err);
+    cm_unit_forget(&run);
+    run = cm_unit_command("%s --lora-orientation in_first", line);
+    ck_assert_msg(run.code == 4 && strstr(run.err, "leave --lora-orientation out"), "exit status %d\n%s%s",
+                  run.code, run.out, run.err);
+    cm_unit_forget(&run);
+    cm_unit_expect_command(4, NULL, "go with --adapter", "checkmoe run --lora-b-order peft");
+    free(model);
+    free(adapter);
+    free(recorded);
+    free(line);
+}
+END_TEST
+
 START_TEST(dense_first_layer_is_refused)
 {
     static const struct golden deepseek[] = {{"deepseek_v2", false, false},
@@ -308,11 +338,13 @@ END_TEST
 
 TCase *cm_unit_golden_misread(void)
 {
+    cm_unit_find_binary();
     TCase *test = tcase_create("misread");
     tcase_add_checked_fixture(test, cm_unit_enter_directory, cm_unit_leave_directory);
     tcase_set_timeout(test, 60);
     tcase_add_loop_test(test, misread, 0, GOLDENS * READINGS);
     tcase_add_loop_test(test, wrong_orientation_is_refused, 0, GOLDENS);
+    tcase_add_test(test, options_reach_the_loader);
     tcase_add_loop_test(test, dense_first_layer_is_refused, 0, 2);
     return test;
 }

@@ -131,7 +131,7 @@ START_TEST(reads_fused_adapter)
     ck_assert_ptr_nonnull(strstr(source.summary, order->in_first ? "(in_first)" : "(out_first)"));
     ck_assert_ptr_nonnull(strstr(source.summary, order->expert_major ? "(expert_major)" : "(peft)"));
     ck_assert_ptr_nonnull(
-        strstr(source.summary, "adapter r 4, alpha 8, scale 2, f32: gate 4/4 experts, up 4/4"));
+        strstr(source.summary, "adapter r 4 (2 to 4), alpha 8, scale 2, f32: gate 4/4 experts, up 4/4"));
     ck_assert_str_eq(source.arguments,
                      order->expert_major
                          ? "--model model --adapter adapter --layer 1 --lora-b-order expert_major"
@@ -158,7 +158,7 @@ START_TEST(reads_mixed_generations)
     cm_tiny_adapter(SAME_SCALE, CM_F32, cm_tiny_pattern);
     cm_source source = cm_tiny_open_with(&cm_tiny_with_adapter);
     cm_tiny_fill(&source, "lora_b_up", CM_F32, "LEIr", &tensor);
-    cm_tiny_expect_matrix(&tensor, 2, I, 4, 2012, 1);
+    cm_tiny_expect_matrix(&tensor, 3, I, 4, 2013, 1);
     free(tensor.dl.data);
     source.close(&source);
 }

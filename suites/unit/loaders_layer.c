@@ -179,22 +179,22 @@ START_TEST(pads_ranks)
         cm_tiny_fill(&source, p == GATE ? "lora_a_gate" : "lora_a_up", CM_BF16, "LErH", &tensor);
         for (int e = 0; e < E; e++)
             cm_tiny_expect_matrix(&tensor, e,
-                                  e == 3                ? 0
+                                  e == 2                ? 0
                                   : e == 0 && p == GATE ? 2
                                                         : 4,
                                   H, 1000 + 10 * p + e, 1);
         free(tensor.dl.data);
         cm_tiny_fill(&source, p == GATE ? "lora_b_gate" : "lora_b_up", CM_BF16, "LEIr", &tensor);
         for (int e = 0; e < E; e++)
-            cm_tiny_expect_matrix(&tensor, e, e == 3 ? 0 : I, e == 0 && p == GATE ? 2 : 4, 2000 + 10 * p + e,
+            cm_tiny_expect_matrix(&tensor, e, e == 2 ? 0 : I, e == 0 && p == GATE ? 2 : 4, 2000 + 10 * p + e,
                                   1);
         free(tensor.dl.data);
     }
     ck_assert(!source.has(&source, "lora_a_down") && !source.has(&source, "lora_b_down"));
     ck_assert(!source.has(&source, "shared_lora_a_up") && !source.has(&source, "token_adapter"));
     ck_assert_ptr_nonnull(
-        strstr(source.summary, "adapter r 4 (2 to 4), alpha 8, scale 2, bf16: gate 3/4 experts (without 3), "
-                               "up 3/4 (without 3), down 0/4; |B| rms"));
+        strstr(source.summary, "adapter r 4 (2 to 4), alpha 8, scale 2, bf16: gate 3/4 experts (without 2), "
+                               "up 3/4 (without 2), down 0/4; |B| rms"));
     source.close(&source);
 }
 END_TEST
@@ -311,6 +311,21 @@ START_TEST(refuses_adapters)
 }
 END_TEST
 
+START_TEST(refuses_fewer_experts)
+{
+    cm_writer writer = {0};
+    cm_tiny_model(&cm_tiny_families[QWEN3], &cm_tiny_no_change);
+    for (int e = 0; e < 2; e++) {
+        char *path = cm_text("model.layers.1.mlp.experts.%d.up_proj", e);
+        cm_tiny_add_pair(&writer, path, 4, H, I, CM_F32, cm_tiny_pattern, e);
+        free(path);
+    }
+    cm_tiny_save_adapter(&writer, "");
+    cm_tiny_expect_refusal(1, "adapter", NULL, CM_BAD_SHAPE, "adapter: ",
+                           "layer 1: the adapter covers experts 0-1, the model has 4; give the model");
+}
+END_TEST
+
 START_TEST(warns)
 {
     cm_tiny_model(&cm_tiny_families[QWEN3], &cm_tiny_no_change);
@@ -350,6 +365,7 @@ TCase *cm_unit_layer(void)
     tcase_add_test(test, folds_scales);
     tcase_add_test(test, reads_shared_adapter);
     tcase_add_loop_test(test, refuses_adapters, 0, ROWS(bad_adapters));
+    tcase_add_test(test, refuses_fewer_experts);
     tcase_add_test(test, warns);
     return test;
 }

@@ -126,7 +126,9 @@ void cm_tiny_adapter(const char *more, cm_dtype dtype, cm_writer_value b_value)
 {
     cm_writer writer = {0};
     for (int p = GATE; p <= UP; p++)
-        for (int e = 0; e < 3; e++) {
+        for (int e = 0; e < E; e++) {
+            if (e == 2)
+                continue;
             char *path =
                 cm_text("model.layers.1.mlp.experts.%d.%s", e, cm_tiny_families[QWEN3].projections[p]);
             cm_tiny_add_pair(&writer, path, p == GATE && e == 0 ? 2 : 4, H, I, dtype, b_value, 10 * p + e);

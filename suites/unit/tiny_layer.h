@@ -45,7 +45,7 @@ int64_t cm_tiny_shared_width(const cm_tiny_family *family);
 void cm_tiny_add_pair(cm_writer *writer, const char *path, int64_t rank, int64_t in, int64_t out,
                       cm_dtype dtype, cm_writer_value b_value, int seed);
 void cm_tiny_save_adapter(cm_writer *writer, const char *more);
-// Layer 1 of QWEN3: gate and up of experts 0 to 2; rank 4, but rank 2 for gate of expert 0. Seed: 10
+// Layer 1 of QWEN3: gate and up of all experts but 2; rank 4, but rank 2 for gate of expert 0. Seed: 10
 // projection
 // + expert.
 void cm_tiny_adapter(const char *more, cm_dtype dtype, cm_writer_value b_value);
