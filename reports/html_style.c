@@ -57,6 +57,7 @@ const char cm_html_style[] =
     "tbody tr:last-child>*{border-bottom:0}\n"
     "thead th{color:var(--minor);font-weight:600;font-size:13px;white-space:nowrap}\n"
     "tbody th{font-weight:600}\n"
+    "section>.scroll code{white-space:nowrap;overflow-wrap:normal}\n"
     ".number{text-align:right;white-space:nowrap}\n"
     ".matrix th,.matrix td{border-left:1px solid var(--line);font-size:13px;padding:6px 9px}\n"
     ".matrix tr>:first-child{position:sticky;left:0;background:var(--card)}\n"
