@@ -129,8 +129,9 @@ uint64_t cm_unit_amx_random(uint64_t *state)
 
 Suite *cm_unit_amx(void)
 {
-    TCase *const cases[] = {cm_unit_amx_decoding(), cm_unit_amx_random_cases(), cm_unit_amx_faults(),
-                            cm_unit_amx_memory(),   cm_unit_amx_signals(),      cm_unit_amx_matmul()};
+    TCase *const cases[] = {cm_unit_amx_decoding(), cm_unit_amx_length(), cm_unit_amx_random_cases(),
+                            cm_unit_amx_faults(),   cm_unit_amx_memory(), cm_unit_amx_signals(),
+                            cm_unit_amx_matmul()};
     Suite *suite = suite_create("amx");
     for (size_t n = 0; n < sizeof cases / sizeof *cases; n++) {
         tcase_add_checked_fixture(cases[n], begin, NULL);

@@ -42,6 +42,7 @@ Suite *cm_unit_amx(void);
 TCase *cm_unit_amx_random_cases(void);
 TCase *cm_unit_amx_matmul(void);
 TCase *cm_unit_amx_decoding(void);
+TCase *cm_unit_amx_length(void);
 TCase *cm_unit_amx_faults(void);
 TCase *cm_unit_amx_memory(void);
 TCase *cm_unit_amx_signals(void);

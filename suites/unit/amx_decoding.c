@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes that are tile instructions, and bytes that almost are. The encodings are those of binutils 2.40.
+// Bytes that are tile instructions, and bytes that almost are. The encodings
+// are those of binutils 2.40.
 #include "suites/unit/amx.h"
 
 #if defined(__x86_64__)

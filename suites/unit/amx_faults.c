@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What tile instructions refuse, each by its signal at its own address and with a sentence. By traps, by
-// patches, and by run-ahead: the refused one stands behind one that ran.
+// What tile instructions refuse, each by its signal at its own address and with
+// a sentence. By traps, by patches, and by run-ahead: the refused one stands
+// behind one that ran.
 #include "suites/unit/amx.h"
 
 #if defined(__x86_64__)
@@ -10,7 +11,8 @@
 enum { NONE = 16, FIRST = 7, SECOND = 6 }; // rdi, rsi: the arguments of a function
 enum { BF16 = 0x5c, BYTES = 0x5e };
 
-// Tiles: 0 16x64, 1 8x64, 2 16x64, 3 16x32, 4 8x16, 5 8x16, 6 8x6 (no multiple of 4), 7 none.
+// Tiles: 0 16x64, 1 8x64, 2 16x64, 3 16x32, 4 8x16, 5 8x16, 6 8x6 (no multiple
+// of 4), 7 none.
 static void make_config(uint8_t *config)
 {
     static const uint8_t rows[7] = {16, 8, 16, 16, 8, 8, 8}, columns[7] = {64, 64, 64, 32, 16, 16, 6};
@@ -95,7 +97,8 @@ START_TEST(shapes)
             ck_assert_uint_eq(memory[at], 0x5a);
         cm_unit_code_function(&code, 0)(stored, NULL); // the configuration is as it was loaded
         ck_assert_mem_eq(stored, config, 64);
-        number = cm_unit_amx_catch(cm_unit_code_function(&code, begin), config, memory); // and again
+        number = cm_unit_amx_catch(cm_unit_code_function(&code, begin), config,
+                                   memory); // and again
         check_illegal(number, place, refusals[n].says);
     }
     cm_unit_code_close(&code);
@@ -108,7 +111,8 @@ START_TEST(nothing_configured)
     uint8_t stored[64];
     cm_unit_amx_begin(method(_i));
     cm_unit_code_open(&code);
-    cm_unit_emit_text(&code, "c4 e2 78 49 c0 c4 e2 79 49 07 c3"); // tilerelease, sttilecfg (rdi)
+    cm_unit_emit_text(&code,
+                      "c4 e2 78 49 c0 c4 e2 79 49 07 c3"); // tilerelease, sttilecfg (rdi)
     memset(stored, 0xff, sizeof stored);
     cm_unit_code_function(&code, 0)(stored, NULL);
     for (int at = 0; at < 64; at++)
@@ -145,7 +149,8 @@ static const struct {
     {50, 0, "a tile has rows without columns, or columns without rows"},
 };
 
-// A general protection fault: SIGSEGV from the kernel, without an address, at the instruction.
+// A general protection fault: SIGSEGV from the kernel, without an address, at
+// the instruction.
 START_TEST(configurations)
 {
     struct cm_unit_code code;
@@ -204,7 +209,8 @@ START_TEST(start_rows)
 }
 END_TEST
 
-// Linux's rule: tile data only after arch_prctl; the configuration needs no permission.
+// Linux's rule: tile data only after arch_prctl; the configuration needs no
+// permission.
 START_TEST(permission)
 {
     struct cm_unit_code code;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Addresses of tile instructions, faults within their memory operands, and what they leave alone: registers,
-// flags, vectors, MXCSR, the red zone, code on pages that aren't there.
+// Addresses of tile instructions, faults within their memory operands, and what
+// they leave alone: registers, flags, vectors, MXCSR, the red zone, code on
+// pages that aren't there.
 #include "suites/unit/amx.h"
 
 #if defined(__x86_64__)
@@ -67,12 +68,67 @@ START_TEST(addresses)
     ck_assert(low != MAP_FAILED);
     memcpy(low + 128, want, 64);
     function = code.at;
-    cm_unit_emit_text(&code, "67 c4 e2 78 49 86 80 00 00 00"); // ldtilecfg 128(esi)
+    cm_unit_emit_text(&code,
+                      "67 c4 e2 78 49 86 80 00 00 00"); // ldtilecfg 128(esi)
     cm_unit_emit_text(&code, "c4 e2 79 49 07 c3");
     memset(got, 0, sizeof got);
     cm_unit_code_function(&code, function)(got, low + ((uint64_t)0x1234 << 32));
     ck_assert_mem_eq(got, want, 64);
     munmap(low, PAGE);
+    cm_unit_code_close(&code);
+}
+END_TEST
+
+// A new configuration has zeros in its tiles, of whatever shape; TILERELEASE
+// leaves nothing.
+START_TEST(fresh_tiles)
+{
+    struct cm_unit_code code;
+    uint8_t config[64], memory[2][1024];
+    begin(_i, &code);
+    make_config(config);
+    for (int kind = 0; kind < 2; kind++) {
+        size_t function = code.at;
+        cm_unit_emit_text(&code,
+                          "b9 40 00 00 00 c4 e2 78 49 07 c4 e2 7b 4b 04 0e"); // load tile 0
+        if (kind)
+            cm_unit_emit_text(&code, "c4 e2 78 49 c0"); // tilerelease
+        cm_unit_emit_text(&code, "c4 e2 78 49 07");
+        cm_unit_emit_memory(&code, 0x4b, 2, 0, 6, 1, 0, 1024);
+        cm_unit_emit_text(&code, "c3");
+        memset(memory, 0x77, sizeof memory);
+        cm_unit_code_function(&code, function)(config, memory);
+        for (int at = 0; at < 1024; at++)
+            ck_assert_uint_eq(memory[1][at], 0);
+    }
+    cm_unit_code_close(&code);
+}
+END_TEST
+
+// What takes part in no restart ends with start_row 0, and works on all rows.
+START_TEST(start_row_ends)
+{
+    static const char *const instructions[] = {"c4 e2 6a 5c c1", "c4 e2 6b 5c c1", "c4 e2 6b 5e c1",
+                                               "c4 e2 68 5e c1",
+                                               "c4 e2 7b 49 c0"}; // products of 0, 1, 2; tilezero
+    struct cm_unit_code code;
+    uint8_t config[64], got[64], want[64];
+    begin(_i, &code);
+    make_config(want);
+    make_config(config);
+    config[1] = 3;
+    for (size_t n = 0; n < sizeof instructions / sizeof *instructions; n++) {
+        size_t function = code.at;
+        cm_unit_emit_text(&code,
+                          "c4 e2 78 49 07 c4 e2 79 49 06 c3"); // ldtilecfg (rdi), sttilecfg (rsi)
+        size_t after = code.at;
+        cm_unit_emit_text(&code, instructions[n]);
+        cm_unit_emit_text(&code, "c4 e2 79 49 06 c3");
+        cm_unit_code_function(&code, function)(config, got);
+        ck_assert_mem_eq(got, config, 64);
+        cm_unit_code_function(&code, after)(NULL, got);
+        ck_assert_mem_eq(got, want, 64);
+    }
     cm_unit_code_close(&code);
 }
 END_TEST
@@ -84,7 +140,8 @@ static struct {
     bool write;
 } repaired;
 
-// Makes the page accessible, so that the instruction goes on at the row where it stopped.
+// Makes the page accessible, so that the instruction goes on at the row where
+// it stopped.
 static void repair(int number, siginfo_t *info, void *context)
 {
     (void)number;
@@ -95,7 +152,8 @@ static void repair(int number, siginfo_t *info, void *context)
     mprotect(repaired.pages + PAGE, PAGE, PROT_READ | PROT_WRITE);
 }
 
-// 16 rows of 64 bytes, 5 of them before the page that isn't there; behind an instruction that runs.
+// 16 rows of 64 bytes, 5 of them before the page that isn't there; behind an
+// instruction that runs.
 START_TEST(guard_pages)
 {
     struct cm_unit_code code;
@@ -109,7 +167,9 @@ START_TEST(guard_pages)
     for (int at = 0; at < 1024; at++)
         rows[at] = copy[at] = (uint8_t)(at * 7 + at / 64);
     const void *instructions[2];
-    cm_unit_emit_text(&code, "b9 40 00 00 00 c4 e2 78 49 07 c4 e2 7b 49 c8"); // ldtilecfg (rdi), tilezero 1
+    cm_unit_emit_text(&code,
+                      "b9 40 00 00 00 c4 e2 78 49 07 c4 e2 7b 49 c8"); // ldtilecfg (rdi),
+                                                                       // tilezero 1
     instructions[0] = code.bytes + code.at;
     cm_unit_emit_text(&code, "c4 e2 7b 4b 04 0e c3"); // tileloadd 0, (rsi, rcx)
     size_t store = code.at;
@@ -130,7 +190,8 @@ START_TEST(guard_pages)
         uint8_t state[64];
         cm_unit_code_function(&code, describe)(state, NULL);
         ck_assert_uint_eq(state[1], 5);
-        // the other way: repaired, it goes on (from row 0 again, as ldtilecfg or tilezero reset start_row)
+        // the other way: repaired, it goes on (from row 0 again, as ldtilecfg or
+        // tilezero reset start_row)
         mprotect(pages + PAGE, PAGE, PROT_NONE);
         repaired.count = 0;
         sigaction(SIGSEGV, &action, &old);
@@ -149,14 +210,16 @@ START_TEST(guard_pages)
 }
 END_TEST
 
-static void emit_move(struct cm_unit_code *code, int reg, int at) // mov reg, at(rsp)
+static void emit_move(struct cm_unit_code *code, int reg,
+                      int at) // mov reg, at(rsp)
 {
     const uint8_t bytes[5] = {(uint8_t)(0x48 | reg >> 3 << 2), 0x89, (uint8_t)(0x44 | (reg & 7) << 3), 0x24,
                               (uint8_t)at};
     cm_unit_emit(code, bytes, sizeof bytes);
 }
 
-// Every general register and the flags, DF among them, in a leaf function that uses its red zone.
+// Every general register and the flags, DF among them, in a leaf function that
+// uses its red zone.
 START_TEST(registers_and_red_zone)
 {
     struct cm_unit_code code;
@@ -166,7 +229,8 @@ START_TEST(registers_and_red_zone)
     make_config(config);
     cm_unit_emit_text(&code, "c4 e2 78 49 07 c3");
     size_t function = code.at;
-    cm_unit_emit_text(&code, "53 55 41 54 41 55 41 56 41 57 fd f9"); // push..., std, stc
+    cm_unit_emit_text(&code,
+                      "53 55 41 54 41 55 41 56 41 57 fd f9"); // push..., std, stc
     for (int reg = 0; reg < 16; reg++)
         if (reg != 4)
             cm_unit_emit_constant(&code, reg, 0x0101010101010101u * (unsigned)(reg + 1));
@@ -174,7 +238,8 @@ START_TEST(registers_and_red_zone)
     cm_unit_emit_text(&code, "c4 e2 7b 49 c0 c4 e2 7b 49 c8 90 c4 e2 7b 49 d0");
     for (int reg = 0; reg < 16; reg++)
         if (reg != 4)
-            emit_move(&code, reg, -8 - 8 * reg + (reg == 15 ? 8 * 11 : 0)); // rsp's place is r15's
+            emit_move(&code, reg,
+                      -8 - 8 * reg + (reg == 15 ? 8 * 11 : 0)); // rsp's place is r15's
     cm_unit_emit_constant(&code, 0, (uint64_t)(uintptr_t)out);
     for (int n = 0; n < 16; n++) {
         const uint8_t copy[9] = {0x48,
@@ -186,9 +251,11 @@ START_TEST(registers_and_red_zone)
                                  0x89,
                                  0x48,
                                  (uint8_t)(8 * n)};
-        cm_unit_emit(&code, copy, sizeof copy); // mov -8-8n(rsp), rcx; mov rcx, 8n(rax)
+        cm_unit_emit(&code, copy,
+                     sizeof copy); // mov -8-8n(rsp), rcx; mov rcx, 8n(rax)
     }
-    cm_unit_emit_text(&code, "9c 59 48 89 48 f8"); // pushfq, pop rcx, mov rcx, -8(rax)
+    cm_unit_emit_text(&code,
+                      "9c 59 48 89 48 f8"); // pushfq, pop rcx, mov rcx, -8(rax)
     cm_unit_emit_text(&code, "fc 41 5f 41 5e 41 5d 41 5c 5d 5b c3");
     cm_unit_code_function(&code, 0)(config, NULL);
     cm_unit_code_function(&code, function)(NULL, NULL);
@@ -254,7 +321,8 @@ START_TEST(vectors)
 }
 END_TEST
 
-// Round up, denormals kept, flags clear: none of it has an effect on a product, nor a product on it.
+// Round up, denormals kept, flags clear: none of it has an effect on a product,
+// nor a product on it.
 START_TEST(mxcsr)
 {
     struct cm_unit_code code;
@@ -266,11 +334,12 @@ START_TEST(mxcsr)
         factors[n] = (uint16_t)(n % 7 == 0 ? 0x0001 : n % 5 == 0 ? 0x1f81 + n : 0x3f81 + n % 64);
     cm_unit_emit_text(&code, "b9 40 00 00 00 c4 e2 78 49 07 c3");
     size_t function = code.at; // loads of tiles 0 to 2, a product, a store
-    cm_unit_emit_text(&code,
-                      "b9 40 00 00 00 c4 e2 7b 49 c0 c4 e2 7b 4b 0c 0f c4 e2 7b 4b 14 0f c4 e2 6a 5c c1");
+    cm_unit_emit_text(&code, "b9 40 00 00 00 c4 e2 7b 49 c0 c4 e2 7b 4b 0c 0f c4 "
+                             "e2 7b 4b 14 0f c4 e2 6a 5c c1");
     cm_unit_emit_text(&code, "c4 e2 7a 4b 04 0e c3");
     for (int n = 0; n < 2; n++) {
-        unsigned before = _mm_getcsr(), strange = n ? 0x5f80 : 0x1f80; // towards +infinity
+        unsigned before = _mm_getcsr(),
+                 strange = n ? 0x5f80 : 0x1f80; // towards +infinity
         cm_unit_code_function(&code, 0)(config, NULL);
         _mm_setcsr(strange);
         cm_unit_code_function(&code, function)(factors, out[n]);
@@ -289,7 +358,8 @@ START_TEST(mxcsr)
 }
 END_TEST
 
-// Tile instructions at the very end of the last executable page, and across two pages.
+// Tile instructions at the very end of the last executable page, and across two
+// pages.
 START_TEST(ends_of_pages)
 {
     uint8_t config[64];
@@ -299,14 +369,15 @@ START_TEST(ends_of_pages)
     cm_unit_emit_text(&code, "c4 e2 78 49 07 c3");
     cm_unit_code_function(&code, 0)(config, NULL);
     uint8_t *pages = code.bytes + 8 * PAGE;
-    for (int before = 0; before <= 16;
-         before++) { // bytes of: tilezero, tilezero, ret, of which some lie in the next page
+    for (int before = 0; before <= 16; before++) { // bytes of: tilezero, tilezero, ret, of which some lie in
+                                                   // the next page
         code.at = (size_t)(9 * PAGE - before);
         cm_unit_emit_text(&code, "c4 e2 7b 49 c0 c4 e2 7b 49 c8 c3");
         ck_assert_int_eq(
             cm_unit_amx_catch(cm_unit_code_function(&code, (size_t)(9 * PAGE - before)), NULL, NULL), 0);
     }
-    // the next page isn't there: the one that ends with its page runs, the fetch behind it faults
+    // the next page isn't there: the one that ends with its page runs, the fetch
+    // behind it faults
     code.at = 9 * PAGE - 5;
     cm_unit_emit_text(&code, "c4 e2 7b 49 c0");
     mprotect(pages + PAGE, PAGE, PROT_NONE);
@@ -321,6 +392,8 @@ TCase *cm_unit_amx_memory(void)
 {
     TCase *cases = tcase_create("memory");
     tcase_add_loop_test(cases, addresses, 0, 2);
+    tcase_add_loop_test(cases, fresh_tiles, 0, 2);
+    tcase_add_loop_test(cases, start_row_ends, 0, 2);
     tcase_add_loop_test(cases, guard_pages, 0, 2);
     tcase_add_loop_test(cases, registers_and_red_zone, 0, 2);
     tcase_add_loop_test(cases, vectors, 0, 2);

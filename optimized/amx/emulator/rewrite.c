@@ -39,9 +39,11 @@ static bool open_functions(struct functions *functions, const uint8_t *header)
     return functions->count > 0;
 }
 
+// The function that holds `address`, or NULL. A frame has its length, a distance, then begin and size of its
+// function, 4 bytes each as C compilers write them.
 static const uint8_t *find_function(const struct functions *functions, const uint8_t *address)
 {
-    uint32_t low = 0, high = functions->count;
+    uint32_t low = 0, high = functions->count, size;
     ptrdiff_t distance = address - functions->header;
     while (high - low > 1) {
         uint32_t middle = low + (high - low) / 2;
@@ -50,7 +52,9 @@ static const uint8_t *find_function(const struct functions *functions, const uin
         else
             high = middle;
     }
-    return functions->pairs[2 * low] <= distance ? functions->header + functions->pairs[2 * low] : NULL;
+    int32_t begin = functions->pairs[2 * low];
+    memcpy(&size, functions->header + functions->pairs[2 * low + 1] + 12, sizeof size);
+    return distance >= begin && distance - begin < (ptrdiff_t)size ? functions->header + begin : NULL;
 }
 
 static bool is_instruction(const struct functions *functions, const uint8_t *candidate, const uint8_t *begin,
