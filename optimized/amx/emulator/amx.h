@@ -34,7 +34,8 @@ typedef enum cm_amx_method {
 // Takes SIGILL (and SIGTRAP to patch) for this process and those it forks; what is no tile instruction goes
 // to the handlers that were there before, so install others first. Threads may run and start. CM_UNSUPPORTED
 // with a sentence in `reason` where the processor has tiles or lacks AVX2 and FMA. May be called again to
-// change the method; where code can't be patched, CM_AMX_PATCH traps.
+// change the method; where code can't be patched, CM_AMX_PATCH traps. Refuses under the preloaded
+// libcheckmoe-amx.so, which emulates already, but keeps counts, palette and fault text to itself.
 cm_status cm_amx_emulate_enable(cm_amx_method method, char *reason, size_t size);
 
 // What arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) does on hardware, once per process and before the first

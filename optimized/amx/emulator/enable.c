@@ -3,17 +3,18 @@
 
 #include "optimized/amx/emulator/execute.h"
 #include "optimized/amx/emulator/patch.h"
-#include "optimized/amx/emulator/system.h"
 #include "optimized/amx/emulator/tiles.h"
 #include "optimized/amx/emulator/trap.h"
 
 #include <cpuid.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #define TILE_STATE (3u << 17) // XTILECFG and XTILEDATA in XCR0
 enum { REQUEST = 0x1023, XTILEDATA = 18 };
@@ -45,9 +46,17 @@ static bool has_vectors(void)
            __get_cpuid_count(7, 0, &a, &b, &c, &d) && b & bit_AVX2;
 }
 
+// The processor that CPUID then describes is libcheckmoe-amx.so.
+static bool is_preloaded(void)
+{
+    return dlsym(RTLD_DEFAULT, CM_AMX_PRELOADED) != NULL;
+}
+
 cm_amx_mode cm_amx_available(void)
 {
-    return enabled ? CM_AMX_EMULATED : has_tiles() ? CM_AMX_NATIVE : CM_AMX_NONE;
+    return enabled || (is_preloaded() && has_tiles()) ? CM_AMX_EMULATED
+           : has_tiles()                              ? CM_AMX_NATIVE
+                                                      : CM_AMX_NONE;
 }
 
 static void before_fork(void)
@@ -63,7 +72,9 @@ static void after_fork(void)
 cm_status cm_amx_emulate_enable(cm_amx_method method, char *reason, size_t size)
 {
     if (!enabled && has_tiles()) {
-        snprintf(reason, size, "this CPU has tile instructions: nothing traps");
+        snprintf(reason, size,
+                 is_preloaded() ? "libcheckmoe-amx.so is preloaded and emulates already: leave it out"
+                                : "this CPU has tile instructions: nothing traps");
         return CM_UNSUPPORTED;
     }
     if (!has_vectors()) {
@@ -91,9 +102,9 @@ cm_status cm_amx_request_permission(char *reason, size_t size)
         snprintf(reason, size, "no tile instructions: neither this CPU nor the emulator has them");
         return CM_UNSUPPORTED;
     }
-    long result = enabled ? 0 : cm_amx_system(SYS_arch_prctl, REQUEST, XTILEDATA, 0, 0, 0, 0);
-    if (result < 0) {
-        snprintf(reason, size, "the kernel refuses tile data: %s", strerror((int)-result));
+    if (!enabled &&
+        syscall(SYS_arch_prctl, REQUEST, XTILEDATA)) { // libc's, which may be the preloaded library's
+        snprintf(reason, size, "the kernel refuses tile data: %s", strerror(errno));
         return CM_UNSUPPORTED;
     }
     cm_amx_permitted = true;

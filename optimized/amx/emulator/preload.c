@@ -23,6 +23,8 @@
 #define TILE_STATE (3ul << 17)
 enum { GET_SUPPORTED = 0x1021, GET_PERMITTED = 0x1022, REQUEST = 0x1023, XTILEDATA = 18 };
 
+extern const bool cm_amx_preloaded;
+EXPORT const bool cm_amx_preloaded = true; // CM_AMX_PRELOADED
 static bool active, verbose;
 static int (*real_sigaction)(int, const struct sigaction *, struct sigaction *);
 static int (*real_sigprocmask)(int, const sigset_t *, sigset_t *);

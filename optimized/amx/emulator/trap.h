@@ -15,6 +15,9 @@ bool cm_amx_trap_open(void);
 // and before cm_amx_trap_open.
 struct sigaction *cm_amx_trap_previous(int number);
 
+// Symbol by which the preloaded library is known.
+#define CM_AMX_PRELOADED "cm_amx_preloaded"
+
 extern bool cm_amx_patching;
 extern uint64_t cm_amx_traps, cm_amx_queries;
 // Answers other instructions that trap; NULL: none. True if it did, and has moved RIP on.
