@@ -9,6 +9,7 @@ int cm_cmd_run(int argc, char **argv);
 int cm_cmd_report(int argc, char **argv, const cm_report *const *reports);
 int cm_cmd_repro(int argc, char **argv);
 int cm_cmd_list(int argc, char **argv);
+int cm_cmd_inspect(int argc, char **argv);
 int cm_cmd_new_plugin(int argc, char **argv);
 int cm_cmd_doctor(int argc, char **argv);
 

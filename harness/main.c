@@ -21,6 +21,7 @@ static const struct verb {
     {"report", run_report, "render records again"},
     {"repro", cm_cmd_repro, "run one failure again"},
     {"list", cm_cmd_list, "what would run; ops, kernels, checks, words, faults"},
+    {"inspect", cm_cmd_inspect, "what a safetensors file, a model or an adapter holds"},
     {"new-plugin", cm_cmd_new_plugin, "write a skeleton of a kernel of your own"},
     {"doctor", cm_cmd_doctor, "what this machine has and lacks"},
 };

@@ -306,6 +306,16 @@ done:
     return status;
 }
 
+cm_status cm_plugins_require(const cm_plugins *plugins, const char *wanted, cm_error *error)
+{
+    bool found = !wanted;
+    for (const cm_kernel *const *kernel = plugins->kernels; *kernel && !found; kernel++)
+        found = !strcmp((*kernel)->name, wanted);
+    return found ? CM_OK
+                 : cm_fail(error, CM_BAD_VALUE,
+                           "there is no kernel \"%s\"; \"checkmoe list --kernels\" shows them", wanted);
+}
+
 void cm_plugins_close(cm_plugins *plugins)
 {
     free(plugins->items);

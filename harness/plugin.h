@@ -24,6 +24,8 @@ typedef struct cm_plugins {
 // Probes each of `paths` (NULL-terminated, must outlive `plugins`; NULL: none) in a child process. `alone`:
 // without the built-in kernels, if there is any plug-in. Refused: whatever is no plug-in for this ABI.
 cm_status cm_plugins_open(const char *const *paths, bool alone, cm_plugins *plugins, cm_error *error);
+// Refuses a kernel that is neither built in nor in a plug-in; NULL: none is asked for.
+cm_status cm_plugins_require(const cm_plugins *plugins, const char *kernel, cm_error *error);
 void cm_plugins_close(cm_plugins *plugins);
 
 const char *cm_plugins_path(const cm_plugins *plugins, const cm_kernel *kernel); // NULL: built in

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/registry.h"
 
+#include "fixtures/inspect.h"
 #include "fixtures/layer.h"
 #include "fixtures/values.h"
 #include "optimized/kernels.h"
@@ -86,6 +87,11 @@ cm_status cm_registry_open_source(const cm_source_options *options, cm_source *s
     cm_status status = cm_layer_open(options, source, error);
     source->recorded = cm_layer_recorded;
     return status;
+}
+
+cm_status cm_registry_inspect(const char *path, FILE *out, cm_error *error)
+{
+    return cm_inspect(path, out, error);
 }
 
 // An installed program finds share/checkmoe/fixtures beside its bin/, whether the sources still exist or not.

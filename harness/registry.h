@@ -10,6 +10,8 @@
 #include "harness/source.h"
 #include "harness/suite.h"
 
+#include <stdio.h>
+
 const cm_op *const *cm_registry_ops(void);
 const cm_kernel *const *cm_registry_kernels(void);
 const cm_fault *const *cm_registry_faults(void);
@@ -21,6 +23,8 @@ const cm_generator *cm_registry_generators(void); // ends with a NULL kind
 
 // Opens a layer of a model on disk as a source.
 cm_status cm_registry_open_source(const cm_source_options *options, cm_source *source, cm_error *error);
+// Writes what is in a file or folder of weights; incomplete before a refusal.
+cm_status cm_registry_inspect(const char *path, FILE *out, cm_error *error);
 // Folder of the recorded fixtures: CHECKMOE_FIXTURES, or where the program was built.
 const char *cm_registry_fixtures(void);
 

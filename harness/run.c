@@ -24,8 +24,7 @@ static void on_interrupt(int number)
     interrupted = 1;
 }
 
-// A check may take one more time-out for each so many bytes of arguments.
-enum { BYTES_PER_TIMEOUT = 256 << 20 };
+enum { BYTES_PER_TIMEOUT = 256 << 20 }; // a check may take one more time-out for each so many of arguments
 
 struct run {
     const cm_run_options *options;
@@ -386,6 +385,8 @@ int cm_run(const cm_run_options *options)
     if (options->known_path)
         CM_TRY(cm_known_read(options->known_path, &run.known, &run.error));
     CM_TRY(cm_plugins_open(options->plugins, is_about_plugins(options), &run.plugins, &run.error));
+    if (!options->selection.faults)
+        CM_TRY(cm_plugins_require(&run.plugins, options->selection.repro_kernel, &run.error));
     CM_TRY(cm_plan_make(&options->selection, &plan, &run.error));
     environment = cm_environment_json(run.id, options->argc, options->argv);
     CM_TRY(cm_record_writer_open(path, environment, &run.writer, &run.error));
