@@ -73,9 +73,11 @@ static cm_status pack_ffn(const cm_call *call, struct layer *layer, struct ffn *
                           const DLTensor *up, const DLTensor *down)
 {
     int64_t H = layer->H, width = ffn->width;
-    dnnl_status_t status = cm_onednn_layout(&layer->onednn, 2 * width, H, &ffn->gate_up_layout);
+    struct cm_onednn_shape to_gate_up = {.n = 2 * width, .k = H, .out = dnnl_f32, .in = dnnl_bf16};
+    struct cm_onednn_shape to_down = {.n = H, .k = width, .out = dnnl_f32, .in = dnnl_bf16};
+    dnnl_status_t status = cm_onednn_layout(&layer->onednn, to_gate_up, &ffn->gate_up_layout);
     if (status == dnnl_success)
-        status = cm_onednn_layout(&layer->onednn, H, width, &ffn->down_layout);
+        status = cm_onednn_layout(&layer->onednn, to_down, &ffn->down_layout);
     if (status != dnnl_success)
         return cm_onednn_fail(call, status, "a product of bf16");
     ffn->gate_up_bytes = (dnnl_memory_desc_get_size(&ffn->gate_up_layout) + 63) / 64 * 64;
@@ -172,8 +174,8 @@ static dnnl_status_t add_lora(const cm_call *call, struct layer *layer, struct w
             continue;
         float s = cm_load_float(scaling, cm_row_at(scaling, 0, 0, 0), adapter);
         int64_t second = shared ? adapter : expert; // a shared tensor has no expert dimension
-        struct cm_onednn_shape to_v = {rows, r, n_in, a->strides[a->ndim - 2], dnnl_bf16};
-        struct cm_onednn_shape to_delta = {rows, n_out, r, b->strides[b->ndim - 2], dnnl_f32};
+        struct cm_onednn_shape to_v = {rows, r, n_in, a->strides[a->ndim - 2], dnnl_bf16, dnnl_bf16};
+        struct cm_onednn_shape to_delta = {rows, n_out, r, b->strides[b->ndim - 2], dnnl_f32, dnnl_bf16};
         status = cm_onednn_multiply(&layer->onednn, to_v, in + (first - begin) * n_in,
                                     cm_row_at(a, adapter, second, 0), NULL, work->v);
         if (status == dnnl_success)
@@ -199,9 +201,9 @@ static dnnl_status_t run_expert(const cm_call *call, struct layer *layer, int64_
     for (int64_t row = 0; row < rows; row++)
         memcpy(work->x + row * H, cm_row_at(hidden, 0, 0, work->slots.slots[begin + row].token),
                (size_t)H * sizeof *work->x);
-    dnnl_status_t status =
-        cm_onednn_multiply(&layer->onednn, (struct cm_onednn_shape){rows, 2 * width, H, 0, dnnl_f32}, work->x,
-                           ffn->gate_up + index * ffn->gate_up_bytes, &ffn->gate_up_layout, work->gate_up);
+    dnnl_status_t status = cm_onednn_multiply(
+        &layer->onednn, (struct cm_onednn_shape){rows, 2 * width, H, 0, dnnl_f32, dnnl_bf16}, work->x,
+        ffn->gate_up + index * ffn->gate_up_bytes, &ffn->gate_up_layout, work->gate_up);
     if (status == dnnl_success)
         status = add_lora(call, layer, work, "gate", begin, end, work->x, H, work->gate_up, width, 2 * width);
     if (status == dnnl_success)
@@ -214,9 +216,9 @@ static dnnl_status_t run_expert(const cm_call *call, struct layer *layer, int64_
             float g = work->gate_up[row * 2 * width + i], u = work->gate_up[row * 2 * width + width + i];
             work->h[row * width + i] = cm_bf16_from_float(g / (1 + expf(-g)) * u);
         }
-    status =
-        cm_onednn_multiply(&layer->onednn, (struct cm_onednn_shape){rows, H, width, 0, dnnl_f32}, work->h,
-                           ffn->down + index * ffn->down_bytes, &ffn->down_layout, work->down + begin * H);
+    status = cm_onednn_multiply(
+        &layer->onednn, (struct cm_onednn_shape){rows, H, width, 0, dnnl_f32, dnnl_bf16}, work->h,
+        ffn->down + index * ffn->down_bytes, &ffn->down_layout, work->down + begin * H);
     if (status == dnnl_success)
         status =
             add_lora(call, layer, work, "down", begin, end, work->h, width, work->down + begin * H, H, H);

@@ -55,10 +55,10 @@ static dnnl_status_t describe_rows(dnnl_memory_desc_t *rows, int64_t count, int6
                                             (dnnl_dims_t){columns, 1});
 }
 
-static dnnl_status_t describe_plain(dnnl_memory_desc_t *weights, int64_t n, int64_t k, int64_t stride)
+static dnnl_status_t describe_plain(dnnl_memory_desc_t *weights, int64_t n, int64_t k, int64_t stride,
+                                    dnnl_data_type_t dtype)
 {
-    return dnnl_memory_desc_init_by_strides(weights, 2, (dnnl_dims_t){k, n}, dnnl_bf16,
-                                            (dnnl_dims_t){1, stride});
+    return dnnl_memory_desc_init_by_strides(weights, 2, (dnnl_dims_t){k, n}, dtype, (dnnl_dims_t){1, stride});
 }
 
 static dnnl_status_t describe_product(struct cm_onednn *onednn, struct cm_onednn_shape shape,
@@ -66,7 +66,7 @@ static dnnl_status_t describe_product(struct cm_onednn *onednn, struct cm_onednn
 {
     dnnl_memory_desc_t in, out;
     dnnl_matmul_desc_t operation;
-    TRY(describe_rows(&in, shape.m, shape.k, dnnl_bf16));
+    TRY(describe_rows(&in, shape.m, shape.k, shape.in));
     TRY(describe_rows(&out, shape.m, shape.n, shape.out));
     TRY(dnnl_matmul_desc_init(&operation, &in, weights, NULL, &out));
     return dnnl_primitive_desc_create(description, &operation, NULL, onednn->engine, NULL);
@@ -87,12 +87,14 @@ static void unlimit(int before)
         omp_set_num_threads(before);
 }
 
-dnnl_status_t cm_onednn_layout(struct cm_onednn *onednn, int64_t n, int64_t k, dnnl_memory_desc_t *layout)
+dnnl_status_t cm_onednn_layout(struct cm_onednn *onednn, struct cm_onednn_shape shape,
+                               dnnl_memory_desc_t *layout)
 {
     dnnl_memory_desc_t any;
     dnnl_primitive_desc_t description = NULL;
-    struct cm_onednn_shape shape = {.m = MANY_ROWS, .n = n, .k = k, .out = dnnl_f32};
-    TRY(dnnl_memory_desc_init_by_tag(&any, 2, (dnnl_dims_t){k, n}, dnnl_bf16, dnnl_format_tag_any));
+    shape.m = MANY_ROWS;
+    TRY(dnnl_memory_desc_init_by_tag(&any, 2, (dnnl_dims_t){shape.k, shape.n}, shape.in,
+                                     dnnl_format_tag_any));
     TRY(describe_product(onednn, shape, &any, &description));
     *layout = *dnnl_primitive_desc_query_md(description, dnnl_query_weights_md, 0);
     return dnnl_primitive_desc_destroy(description);
@@ -119,13 +121,13 @@ static dnnl_status_t execute(struct cm_onednn *onednn, dnnl_primitive_t primitiv
     return status == dnnl_success ? waited : status;
 }
 
-dnnl_status_t cm_onednn_pack(struct cm_onednn *onednn, const uint16_t *w, int64_t n, int64_t k,
+dnnl_status_t cm_onednn_pack(struct cm_onednn *onednn, const void *w, int64_t n, int64_t k,
                              const dnnl_memory_desc_t *layout, void *to)
 {
     dnnl_memory_desc_t plain;
     dnnl_primitive_desc_t description = NULL;
     dnnl_primitive_t reorder = NULL;
-    TRY(describe_plain(&plain, n, k, k));
+    TRY(describe_plain(&plain, n, k, k, layout->data_type));
     TRY(dnnl_reorder_primitive_desc_create(&description, &plain, onednn->engine, layout, onednn->engine,
                                            NULL));
     int before = limit(onednn);
@@ -143,7 +145,8 @@ dnnl_status_t cm_onednn_pack(struct cm_onednn *onednn, const uint16_t *w, int64_
 
 static bool same_shape(const struct cm_onednn_shape *a, const struct cm_onednn_shape *b)
 {
-    return a->m == b->m && a->n == b->n && a->k == b->k && a->w_stride == b->w_stride && a->out == b->out;
+    return a->m == b->m && a->n == b->n && a->k == b->k && a->w_stride == b->w_stride && a->out == b->out &&
+           a->in == b->in;
 }
 
 static dnnl_status_t find_product(struct cm_onednn *onednn, struct cm_onednn_shape shape,
@@ -154,7 +157,7 @@ static dnnl_status_t find_product(struct cm_onednn *onednn, struct cm_onednn_sha
             return dnnl_success;
     dnnl_memory_desc_t plain;
     if (shape.w_stride > 0) {
-        TRY(describe_plain(&plain, shape.n, shape.k, shape.w_stride));
+        TRY(describe_plain(&plain, shape.n, shape.k, shape.w_stride, shape.in));
         layout = &plain;
     }
     struct cm_onednn_product *product = calloc(1, sizeof *product);

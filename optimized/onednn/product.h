@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// bf16 matrix products of oneDNN behind one function, with its objects made once per shape.
+// Matrix products of oneDNN in bf16, f32 and s8 behind one function, with its objects made once per shape.
 #ifndef CM_ONEDNN_PRODUCT_H
 #define CM_ONEDNN_PRODUCT_H
 
@@ -11,11 +11,12 @@
 #error "the onednn kernels use the interface of oneDNN 2 (op descriptors); install libdnnl-dev 2.x"
 #endif
 
-// One primitive: out [m, n] = x [m, k] w [n, k]^T, out f32 or bf16, contiguous rows but for w's. `w_stride`
-// is the elements between rows of a plain w; 0: w has the layout that oneDNN chose for [n, k].
+// One primitive: out [m, n] = x [m, k] w [n, k]^T, contiguous rows but for w's. `w_stride` is the elements
+// between rows of a plain w; 0: w has the layout that oneDNN chose for [n, k]. x and w are bf16 (out f32 or
+// bf16), f32 (out f32) or s8 (out s32).
 struct cm_onednn_shape {
     int64_t m, n, k, w_stride;
-    dnnl_data_type_t out;
+    dnnl_data_type_t out, in;
 };
 
 struct cm_onednn_product {
@@ -37,10 +38,11 @@ struct cm_onednn {
 dnnl_status_t cm_onednn_open(struct cm_onednn *onednn);
 void cm_onednn_close(struct cm_onednn *onednn);
 
-// The layout that oneDNN prefers for weights [n, k] of products with many rows.
-dnnl_status_t cm_onednn_layout(struct cm_onednn *onednn, int64_t n, int64_t k, dnnl_memory_desc_t *layout);
+// The layout that oneDNN prefers for weights [n, k] of products of this shape with many rows.
+dnnl_status_t cm_onednn_layout(struct cm_onednn *onednn, struct cm_onednn_shape shape,
+                               dnnl_memory_desc_t *layout);
 // Brings a plain w [n, k] with contiguous rows into that layout; `to` has dnnl_memory_desc_get_size bytes.
-dnnl_status_t cm_onednn_pack(struct cm_onednn *onednn, const uint16_t *w, int64_t n, int64_t k,
+dnnl_status_t cm_onednn_pack(struct cm_onednn *onednn, const void *w, int64_t n, int64_t k,
                              const dnnl_memory_desc_t *layout, void *to);
 // Forms one product and waits for it. `layout`: of w, if shape.w_stride is 0.
 dnnl_status_t cm_onednn_multiply(struct cm_onednn *onednn, struct cm_onednn_shape shape, const void *x,
