@@ -119,6 +119,17 @@ static bool has_slot(const cm_pristine *pristine, int64_t t)
     return false;
 }
 
+static bool is_empty(const cm_pristine *pristine, int64_t t)
+{
+    const DLTensor *hidden = cm_oracle_argument(pristine, "hidden");
+    if (!hidden)
+        return false;
+    for (int64_t i = t * hidden->shape[1]; i < (t + 1) * hidden->shape[1]; i++)
+        if (cm_tensor_get(hidden, i) != 0)
+            return false;
+    return true;
+}
+
 // Whether leaving out a term can change the row of token t.
 static bool has_term(const cm_pristine *pristine, const char *term, int64_t t)
 {
@@ -126,6 +137,8 @@ static bool has_term(const cm_pristine *pristine, const char *term, int64_t t)
     bool shared = cm_oracle_argument(pristine, "shared_gate") != NULL;
     bool bias = cm_oracle_argument(pristine, "bias_gate") || cm_oracle_argument(pristine, "bias_up") ||
                 cm_oracle_argument(pristine, "bias_down");
+    if (strcmp(term, "bias") != 0 && is_empty(pristine, t) && !bias)
+        return false;
     if (!strcmp(term, "shared"))
         return shared;
     if (!strcmp(term, "shared_lora"))
