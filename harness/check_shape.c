@@ -2,9 +2,9 @@
 // shape: a call that contradicts the op's table is refused by a status and writes nothing. Each argument in
 // turn: every dimension one more, one less and negative, another number of dimensions, every other dtype,
 // strides that are negative or leave gaps in a row, indices, ranks and offsets outside their range, no data,
-// missing while arguments that need it are there; each output laid over each other argument; each dimension
-// of the call off by one. The harness does not validate for the kernel. Cannot see: contradictions that the
-// table does not know.
+// a byte offset, missing while arguments that need it are there; each output laid over each other argument;
+// each dimension of the call off by one. The harness does not validate for the kernel. Cannot see:
+// contradictions that the table does not know.
 #include "harness/attempt.h"
 #include "harness/op.h"
 
@@ -98,8 +98,9 @@ static cm_verdict try_value(cm_attempt *attempt, int n, int64_t place, int64_t v
     char what[160];
     cm_attempt_begin(attempt);
     cm_tensor_set(&attempt->stage.tensors[n].dl, place, (double)value);
-    snprintf(what, sizeof what, "`%s` with a value of %lld (%s)",
-             attempt->trial->pristine->test_case.op->arguments[n].name, (long long)value, why);
+    snprintf(what, sizeof what, "`%s` with a value of %lld (%s) in element %lld",
+             attempt->trial->pristine->test_case.op->arguments[n].name, (long long)value, why,
+             (long long)place);
     return cm_attempt_refused(attempt, what);
 }
 
@@ -118,7 +119,7 @@ static cm_verdict try_offsets(cm_attempt *attempt, int n, int64_t extent)
     return verdict;
 }
 
-// Indices, ranks and offsets just outside their range, in the last element.
+// Indices, ranks and offsets just outside their range, in the last, the first and a middle element.
 static cm_verdict try_values(cm_attempt *attempt, int n)
 {
     const cm_pristine *pristine = attempt->trial->pristine;
@@ -132,9 +133,14 @@ static cm_verdict try_values(cm_attempt *attempt, int n)
     int64_t extent = pristine->test_case.dims[cm_dim_index(letter)];
     char why[48];
     snprintf(why, sizeof why, "%c is %lld", letter, (long long)extent);
-    cm_verdict verdict = try_value(attempt, n, count - 1, argument->index_into ? extent : extent + 1, why);
-    if (verdict == CM_PASS)
-        verdict = try_value(attempt, n, count - 1, argument->index_into ? argument->index_min - 1 : -1, why);
+    const int64_t places[] = {count - 1, 0, count / 2}; // of one or two elements, each once
+    cm_verdict verdict = CM_PASS;
+    for (int p = 0; p < 3 && p < count && verdict == CM_PASS; p++) {
+        verdict = try_value(attempt, n, places[p], argument->index_into ? extent : extent + 1, why);
+        if (verdict == CM_PASS)
+            verdict =
+                try_value(attempt, n, places[p], argument->index_into ? argument->index_min - 1 : -1, why);
+    }
     if (verdict == CM_PASS && argument->offset_into)
         verdict = try_offsets(attempt, n, extent);
     return verdict;
@@ -162,6 +168,19 @@ static cm_verdict try_missing(cm_attempt *attempt, int n)
     cm_attempt_begin(attempt);
     attempt->stage.tensors[n].dl.data = NULL;
     snprintf(what, sizeof what, "a null pointer for `%s`", arguments[n].name);
+    return cm_attempt_refused(attempt, what);
+}
+
+// Data that would begin one element behind the pointer.
+static cm_verdict try_byte_offset(cm_attempt *attempt, int n)
+{
+    const cm_pristine *pristine = attempt->trial->pristine;
+    char what[128];
+    cm_attempt_begin(attempt);
+    DLTensor *tensor = &attempt->stage.tensors[n].dl;
+    tensor->byte_offset = (tensor->dtype.bits + 7u) / 8;
+    snprintf(what, sizeof what, "`%s` with a byte offset of %d", pristine->test_case.op->arguments[n].name,
+             (int)tensor->byte_offset);
     return cm_attempt_refused(attempt, what);
 }
 
@@ -236,8 +255,9 @@ static cm_verdict try_dims(cm_attempt *attempt)
 
 static cm_verdict run(const cm_trial *trial)
 {
-    static cm_verdict (*const tries[])(cm_attempt *, int) = {
-        try_dimensions, try_ranks, try_strides, try_dtypes, try_values, try_missing, try_overlaps};
+    static cm_verdict (*const tries[])(cm_attempt *, int) = {try_dimensions,  try_ranks,   try_strides,
+                                                             try_dtypes,      try_values,  try_missing,
+                                                             try_byte_offset, try_overlaps};
     cm_attempt attempt = {.trial = trial, .options = {.place = CM_PLACE_END, .poison = CM_CANARY}};
     const cm_op *op = trial->pristine->test_case.op;
     cm_verdict verdict = CM_PASS;

@@ -175,8 +175,9 @@ struct cm_kernel;
 
 // One invocation. Arguments stand in the order of op->arguments; an absent one is NULL. The harness owns
 // everything; a kernel may write to the data of OUTPUT and INOUT arguments only. Every argument has strides
-// (not negative), contiguous rows in its last dimension and device number 0. What is written overlaps nothing
-// else between its first and its last byte; inputs may share memory with each other.
+// (not negative), contiguous rows in its last dimension, a byte_offset of 0 (data points at the first
+// element) and device number 0. What is written overlaps nothing else between its first and its last byte;
+// inputs may share memory with each other.
 typedef struct cm_call {
     size_t size; // sizeof(cm_call) of the caller
     const struct cm_op *op;
@@ -238,6 +239,7 @@ typedef struct cm_op {
 // The calls of a kernel. prepare makes a state for the weights that it sees; update gives it adapters; run
 // may follow as often as one likes, with other inputs and another T each time. What prepare saw stays valid
 // until release, adapters until the next update; nothing else may be kept, and nothing outside the state.
+// Other values, and other shapes, may lie at the same addresses in the next call.
 // - An update may bring adapters, take them away, and change L, r and ranks. A kernel that fixed its capacity
 //   in prepare refuses what exceeds it, in update or run, with CM_BAD_STATE or CM_UNSUPPORTED; it never
 //   computes with less.

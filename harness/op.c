@@ -199,6 +199,10 @@ static cm_status check_presence(const cm_call *call, int n)
                                     arguments[m].name);
     if (!tensor->data && cm_tensor_count(tensor) > 0)
         return call->host->fail(call, CM_BAD_VALUE, "%s has no data", arguments[n].name);
+    if (tensor->byte_offset != 0)
+        return call->host->fail(call, CM_BAD_VALUE,
+                                "%s has a byte offset of %llu; data must point at its first element",
+                                arguments[n].name, (unsigned long long)tensor->byte_offset);
     return CM_OK;
 }
 

@@ -55,6 +55,11 @@ cm_status cm_handle_open(const cm_trial *trial, const cm_scene *scene, int spoil
 cm_status cm_handle_call(cm_handle *handle, const cm_scene *scene, bool update, int spoiled);
 // The same, and the bits are those of a fresh state. `when` begins the sentence of the finding.
 cm_verdict cm_handle_step(cm_handle *handle, const cm_scene *scene, bool update, const char *when);
+// Lays the scene's values over those of the last call, at the same addresses; outputs are poisoned again.
+// Weights stay as they are: they must be those of the last call. Nothing may be larger than there.
+void cm_handle_rewrite(cm_handle *handle, const cm_scene *scene);
+// update (if asked) and run, on the arguments as they lie there.
+cm_status cm_handle_repeat(cm_handle *handle, bool update, const char *when);
 // Only the comparison, after a call that was accepted.
 cm_verdict cm_handle_compare(const cm_handle *handle, const cm_scene *scene, const char *when);
 const char *cm_handle_sentence(const cm_handle *handle); // of the last refusal
@@ -62,6 +67,7 @@ void cm_handle_close(cm_handle *handle);                 // release; accepts a z
 
 // The parts of the check.
 cm_verdict cm_state_sequence(const cm_scenes *scenes); // one state, many calls
+cm_verdict cm_state_place(const cm_scenes *scenes);    // other values at the same addresses
 cm_verdict cm_state_capacity(const cm_scenes *scenes); // prepare saw fewer and smaller adapters
 cm_verdict cm_state_handles(const cm_scenes *scenes);  // two states, of one shape and of two
 cm_verdict cm_state_order(const cm_scenes *scenes);    // calls out of order, and after a refusal

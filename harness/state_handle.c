@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static cm_stage *open_call(cm_handle *handle, const cm_scene *scene, int spoiled)
 {
@@ -43,11 +44,10 @@ cm_status cm_handle_open(const cm_trial *trial, const cm_scene *scene, int spoil
     return status;
 }
 
-cm_status cm_handle_call(cm_handle *handle, const cm_scene *scene, bool update, int spoiled)
+static cm_status perform(cm_handle *handle, bool update)
 {
     const cm_kernel *kernel = handle->trial->kernel;
-    close_stage(handle, &handle->call);
-    cm_stage *stage = open_call(handle, scene, spoiled);
+    cm_stage *stage = handle->call;
     int blocks = stage->arena.count;
     cm_status status = CM_OK;
     if (update && kernel->update) {
@@ -62,6 +62,42 @@ cm_status cm_handle_call(cm_handle *handle, const cm_scene *scene, bool update, 
         status = kernel->run(&stage->hosted.call, handle->state);
     cm_arena_drop(&stage->arena, blocks);
     return status;
+}
+
+cm_status cm_handle_call(cm_handle *handle, const cm_scene *scene, bool update, int spoiled)
+{
+    close_stage(handle, &handle->call);
+    open_call(handle, scene, spoiled);
+    return perform(handle, update);
+}
+
+void cm_handle_rewrite(cm_handle *handle, const cm_scene *scene)
+{
+    cm_stage *stage = handle->call;
+    const cm_pristine *values = &scene->values;
+    for (int n = 0; values->test_case.op->arguments[n].name; n++) {
+        cm_tensor *tensor = &stage->tensors[n];
+        void *data = tensor->dl.data;
+        cm_role role = values->test_case.op->arguments[n].role;
+        stage->arguments[n] = values->arguments[n] ? &tensor->dl : NULL;
+        if (!values->arguments[n] || role == CM_WEIGHT)
+            continue;
+        memset(data, CM_CANARY, cm_tensor_extent(&tensor->dl));
+        cm_pristine_layout(&values->test_case, n, tensor);
+        tensor->dl.data = data;
+        memset(data, CM_CANARY, cm_tensor_extent(&tensor->dl));
+        if (role != CM_OUTPUT)
+            cm_tensor_copy(&tensor->dl, values->arguments[n]);
+    }
+    stage->hosted.call.dims = values->test_case.dims;
+    stage->hosted.error.message[0] = 0;
+}
+
+cm_status cm_handle_repeat(cm_handle *handle, bool update, const char *when)
+{
+    // Says where we were if the kernel takes the process with it.
+    snprintf(handle->trial->outcome->bad_pattern, sizeof handle->trial->outcome->bad_pattern, "%s", when);
+    return perform(handle, update);
 }
 
 cm_verdict cm_handle_compare(const cm_handle *handle, const cm_scene *scene, const char *when)
