@@ -44,7 +44,7 @@ static const cm_row rows[] = {
      CM_SET_CI, "int8 and int4 weights, a scale per row, odd lengths"},
     {"t5-k2-e4-h192-i136-r8x2-bf16-g{32,128}-{wi8,wi4}-{random,exact}-s21", MORE, CM_SET_CI,
      "a scale per row and group of 32 or 128, with shorter last groups"},
-    {"t9-k2-e4-h{64,33}-i40-d20-r8x2-{bf16-yf32,f32}-wi8-act_quant=int8_row-{random,exact}-s22", EACH,
+    {"t28-k2-e4-h{64,33}-i40-d20-r8x2-{bf16-yf32,f32}-wi8-act_quant=int8_row-{random,exact}-s22", EACH,
      CM_SET_CI, "x and h quantised by their row"},
     {"t9-k2-e4-h64-i40-r8x2-bf16-yf32-{,wi4-g32}-act_quant=int8_row-act_quant_source={f32,model}-{random,"
      "exact}-"
