@@ -131,7 +131,7 @@ static const struct bad {
     {no_config, RUN, "model/config.json", "cannot be opened", "give a model directory"},
     {one_tensor_less, RUN, "model", "model.layers.1.mlp.experts.2.up_proj.weight", NULL},
     {adapter_of_another_model, ADAPTED, "adapter", "base_model.model.transformer.h.1.mlp.c_fc",
-     "no adapter tensor matches the model"},
+     "adapter matches no tensor of the model"},
     {half_a_pair, ADAPTED, "adapter_model.safetensors", "model.layers.1.mlp.experts.0.gate_proj",
      "lora_A without lora_B"},
     {half_a_pair, INSPECT "adapter", "adapter_model.safetensors", "model.layers.1.mlp.experts.0.gate_proj",

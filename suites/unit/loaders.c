@@ -65,6 +65,7 @@ Suite *cm_unit_loaders(void)
     suite_add_tcase(suite, cm_unit_layer());
     suite_add_tcase(suite, cm_unit_fused());
     suite_add_tcase(suite, cm_unit_fused_bad());
+    suite_add_tcase(suite, cm_unit_foreign());
     suite_add_tcase(suite, cm_unit_recorded());
     return suite;
 }

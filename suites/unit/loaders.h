@@ -27,6 +27,7 @@ TCase *cm_unit_peft(void);
 TCase *cm_unit_layer(void);
 TCase *cm_unit_fused(void);
 TCase *cm_unit_fused_bad(void);
+TCase *cm_unit_foreign(void);
 TCase *cm_unit_recorded(void);
 
 #endif

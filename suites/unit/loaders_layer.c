@@ -280,10 +280,12 @@ static const struct {
     cm_status status;
     const char *start, *part;
 } bad_adapters[] = {
-    {"model.layers.1.block.experts.0.w1", H, I, CM_F32, true, CM_BAD_FILE, "adapter: ",
-     "no adapter tensor matches the model (first key: "
+    {"model.layers.1.block.experts.0.w1", H, I, CM_F32, true, CM_BAD_FILE,
+     "adapter/adapter_model.safetensors: ",
+     "adapter matches no tensor of the model (first key: "
      "\"base_model.model.model.layers.1.block.experts.0.w1.lora_A.weight"},
-    {"model.layers.1.mlp.experts.4.gate_proj", H, I, CM_F32, false, CM_BAD_FILE, "adapter: ",
+    {"model.layers.1.mlp.experts.4.gate_proj", H, I, CM_F32, false, CM_BAD_FILE,
+     "adapter/adapter_model.safetensors: ",
      "2 of 4 adapter tensors match nothing in the model: \"model.layers.1.mlp.experts.4.gate_proj\""},
     {"model.layers.2.mlp.experts.0.gate_proj", H, I, CM_F32, true, CM_BAD_VALUE,
      "adapter: ", "nothing for the experts of layer 1; it adapts those of layers 2"},
