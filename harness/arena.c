@@ -6,7 +6,7 @@
 
 enum { PAGE = 4096 };
 
-static _Thread_local const cm_arena *active;
+static _Thread_local cm_arena *active; // the first of a list
 
 enum { POOL = 256 };
 static _Thread_local struct {
@@ -103,6 +103,7 @@ void cm_arena_drop(cm_arena *arena, int first)
 
 void cm_arena_protect(cm_arena *arena, bool read_only)
 {
+    arena->read_only = read_only;
     for (int n = 0; n < arena->count; n++) {
         const cm_block *block = &arena->blocks[n];
         if (block->input && !block->fenced)
@@ -131,6 +132,25 @@ void cm_arena_unfence(cm_arena *arena, const void *data)
         block->fenced = false;
         mprotect(block->mapping + PAGE, block->mapped - 2 * PAGE, PROT_READ | PROT_WRITE);
     }
+}
+
+void cm_arena_launch(bool begins)
+{
+    for (cm_arena *arena = active; arena; arena = arena->next) {
+        arena->launched = begins;
+        for (int n = 0; n < arena->count; n++) {
+            const cm_block *block = &arena->blocks[n];
+            int open = block->input && arena->read_only ? PROT_READ : PROT_READ | PROT_WRITE;
+            mprotect(block->mapping + PAGE, block->mapped - 2 * PAGE,
+                     block->fenced == begins ? open : PROT_NONE);
+        }
+    }
+}
+
+size_t cm_arena_pages(const cm_block *block, char **pages)
+{
+    *pages = block->mapping + PAGE;
+    return block->mapped - 2 * PAGE;
 }
 
 const cm_block *cm_arena_broken(const cm_arena *arena, int64_t *distance)
@@ -162,15 +182,28 @@ void cm_arena_forget(void)
     }
 }
 
-void cm_arena_activate(const cm_arena *arena)
+void cm_arena_activate(cm_arena *arena)
 {
+    cm_arena *first = active;
+    while (!arena && active)
+        cm_arena_deactivate(active);
+    if (!arena || arena == first)
+        return;
+    cm_arena_deactivate(arena);
+    arena->next = active;
     active = arena;
 }
 
 void cm_arena_deactivate(const cm_arena *arena)
 {
-    if (active == arena)
-        active = NULL;
+    cm_arena **link = &active;
+    while (*link && *link != arena)
+        link = &(*link)->next;
+    if (*link) {
+        cm_arena *found = *link;
+        *link = found->next;
+        found->next = NULL;
+    }
 }
 
 // snprintf is not async-signal-safe: these two are all the formatting that a handler needs.
@@ -208,44 +241,52 @@ static char *put_index(char *at, const char *end, const DLTensor *tensor, int64_
     return put_text(at, end, "]");
 }
 
+// What an access to this block was.
+static cm_touch explain(const cm_arena *arena, const cm_block *block, const char *place, bool write, char *at,
+                        const char *end)
+{
+    if (block->fenced != arena->launched) {
+        at = put_text(at, end, block->fenced ? "host " : "device ");
+        at = put_text(at, end, write ? "write to" : "read of");
+        at = put_text(at, end, block->fenced ? " device pointer `" : " host pointer `");
+        at = put_text(at, end, block->name);
+        at = put_text(at, end, "`");
+        if (block->tensor && place >= block->data && place < block->data + block->size)
+            put_index(at, end, block->tensor, place - block->data);
+        return CM_TOUCH_DEVICE;
+    }
+    if (place >= block->mapping + PAGE && place < block->mapping + block->mapped - PAGE) {
+        at = put_text(at, end, "write to input `");
+        at = put_text(at, end, block->name);
+        at = put_text(at, end, "`");
+        if (block->tensor && place >= block->data && place < block->data + block->size)
+            at = put_index(at, end, block->tensor, place - block->data);
+        put_text(at, end, " (read-only)");
+        return CM_TOUCH_INPUT_WRITE;
+    }
+    bool past = place >= block->data + block->size;
+    at = put_text(at, end, write ? "write " : "read ");
+    at = put_number(at, end, (uint64_t)(past ? place - (block->data + block->size) : block->data - place));
+    at = put_text(at, end, past ? " bytes past the end of `" : " bytes before the start of `");
+    at = put_text(at, end, block->name);
+    put_text(at, end, "`");
+    return CM_TOUCH_GUARD;
+}
+
 cm_touch cm_arena_explain(const void *address, bool write, char *text, size_t size, const cm_block **found)
 {
     const char *place = address;
     char *at = text;
     const char *end = text + size - 1;
     *found = NULL;
-    for (int n = 0; active && n < active->count; n++) {
-        const cm_block *block = &active->blocks[n];
-        if (place < block->mapping || place >= block->mapping + block->mapped)
-            continue;
-        *found = block;
-        if (block->fenced) {
-            at = put_text(at, end, write ? "host write to" : "host read of");
-            at = put_text(at, end, " device pointer `");
-            at = put_text(at, end, block->name);
-            at = put_text(at, end, "`");
-            if (block->tensor && place >= block->data && place < block->data + block->size)
-                put_index(at, end, block->tensor, place - block->data);
-            return CM_TOUCH_DEVICE;
+    for (const cm_arena *arena = active; arena; arena = arena->next)
+        for (int n = 0; n < arena->count; n++) {
+            const cm_block *block = &arena->blocks[n];
+            if (place < block->mapping || place >= block->mapping + block->mapped)
+                continue;
+            *found = block;
+            return explain(arena, block, place, write, text, end);
         }
-        if (place >= block->mapping + PAGE && place < block->mapping + block->mapped - PAGE) {
-            at = put_text(at, end, "write to input `");
-            at = put_text(at, end, block->name);
-            at = put_text(at, end, "`");
-            if (block->tensor && place >= block->data && place < block->data + block->size)
-                at = put_index(at, end, block->tensor, place - block->data);
-            put_text(at, end, " (read-only)");
-            return CM_TOUCH_INPUT_WRITE;
-        }
-        bool past = place >= block->data + block->size;
-        at = put_text(at, end, write ? "write " : "read ");
-        at =
-            put_number(at, end, (uint64_t)(past ? place - (block->data + block->size) : block->data - place));
-        at = put_text(at, end, past ? " bytes past the end of `" : " bytes before the start of `");
-        at = put_text(at, end, block->name);
-        put_text(at, end, "`");
-        return CM_TOUCH_GUARD;
-    }
     at = put_text(at, end, write ? "write to" : "read from");
     at = put_text(at, end, " an address that belongs to no argument");
     if ((uintptr_t)address < PAGE)

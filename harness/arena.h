@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Memory that tells on its users: each block has a mapping of its own between two guard pages, lies flush
-// against one of them, and the rest of its pages is canaried. One arena of a thread is `active` at a time: a
-// fault address can be turned into a sentence about its blocks from a signal handler.
+// against one of them, and the rest of its pages is canaried. A fault address can be turned into a sentence
+// about the blocks of the thread's `active` arenas from a signal handler.
 #ifndef CM_ARENA_H
 #define CM_ARENA_H
 
@@ -26,6 +26,9 @@ typedef struct cm_block {
 typedef struct cm_arena {
     cm_block blocks[CM_ARENA_BLOCKS];
     int count;
+    bool read_only;        // the inputs, by cm_arena_protect
+    bool launched;         // an emulated device has the fenced blocks, and the host none of the others
+    struct cm_arena *next; // of those that are active in this thread
     bool recycle; // dropped blocks are kept, inaccessible, for the thread's next one of their size: many
                   // stages, few mappings
 } cm_arena;
@@ -42,17 +45,22 @@ void cm_arena_protect(cm_arena *arena, bool read_only); // the inputs
 // Makes the block that holds `data` simulated device memory, until it is dropped.
 void cm_arena_fence(cm_arena *arena, const void *data);
 void cm_arena_unfence(cm_arena *arena, const void *data); // host memory again, its bytes unchanged
+// Around a launch on an emulated device: fenced blocks of all active arenas can be touched meanwhile, the
+// others can't.
+void cm_arena_launch(bool begins);
+// Bytes of the block's pages without guards, from *pages on: data and canaries.
+size_t cm_arena_pages(const cm_block *block, char **pages);
 // The first block whose canaries (those of fenced ones are not looked at) are broken, with the distance in
 // bytes from its data (negative: before).
 const cm_block *cm_arena_broken(const cm_arena *arena, int64_t *distance);
 
 typedef enum cm_touch { CM_TOUCH_UNKNOWN, CM_TOUCH_INPUT_WRITE, CM_TOUCH_GUARD, CM_TOUCH_DEVICE } cm_touch;
 
-// Each thread has its own active arena.
-void cm_arena_activate(const cm_arena *arena);   // NULL: none
-void cm_arena_deactivate(const cm_arena *arena); // if it is the active one
+// Each thread has its own active arenas.
+void cm_arena_activate(cm_arena *arena); // one more, the first to be asked; NULL: none is active any more
+void cm_arena_deactivate(const cm_arena *arena); // if it is active
 void cm_arena_forget(void); // unmaps what this thread keeps for recycling: for the end of a thread
-// Says what an access at `address` of the active arena was; writes one sentence. Async-signal-safe.
+// Says what an access at `address` of an active arena was; writes one sentence. Async-signal-safe.
 cm_touch cm_arena_explain(const void *address, bool write, char *text, size_t size, const cm_block **block);
 
 #endif

@@ -14,7 +14,7 @@ bool cm_attempt_sensible(cm_attempt *attempt)
         cm_conclude(attempt->trial->outcome, CM_SKIP, "the kernel trusts its caller to validate");
         return false;
     }
-    if (kernel->device > kDLCPU)
+    if (kernel->device > kDLCPU && !cm_kernel_side(kernel))
         return true;
     cm_attempt_begin(attempt); // the valid call must be accepted, or refusals mean nothing
     bool ran = cm_stage_run(attempt->trial, &attempt->options, &attempt->stage);
@@ -29,14 +29,6 @@ void cm_attempt_begin(cm_attempt *attempt)
     memcpy(attempt->dims, trial->pristine->test_case.dims, sizeof attempt->dims);
     attempt->stage.hosted.call.dims = attempt->dims;
     attempt->moved = -1;
-    if (trial->kernel->device <= kDLCPU)
-        return;
-    attempt->stage.hosted.call.device = (DLDeviceType)trial->kernel->device;
-    for (int n = 0; n < CM_MAX_ARGUMENTS; n++)
-        if (attempt->stage.arguments[n]) {
-            attempt->stage.tensors[n].dl.device.device_type = (DLDeviceType)trial->kernel->device;
-            cm_arena_fence(&attempt->stage.arena, attempt->stage.tensors[n].dl.data);
-        }
 }
 
 bool cm_attempt_overlap(cm_attempt *attempt, int output, int other, cm_overlap how)
@@ -67,11 +59,15 @@ bool cm_attempt_overlap(cm_attempt *attempt, int output, int other, cm_overlap h
     cm_tensor_copy(&beside->dl, attempt->trial->pristine->arguments[other]); // its values stay valid
     attempt->kept = cm_new(attempt->watched_size, 1);
     memcpy(attempt->kept, attempt->watched, attempt->watched_size);
+    if (attempt->trial->kernel->device > kDLCPU) {
+        char *there = cm_site_send(&attempt->stage.site, attempt->stage.arena.count - 1);
+        written->dl.data = there + at;
+        beside->dl.data = there + place;
+    }
     attempt->moved = output;
     return true;
 }
 
-// Fenced outputs can't have been touched.
 static bool outputs_untouched(const cm_attempt *attempt)
 {
     const cm_op *op = attempt->trial->pristine->test_case.op;
@@ -87,8 +83,7 @@ static bool outputs_untouched(const cm_attempt *attempt)
         bool inout = op->arguments[n].role == CM_INOUT;
         const char *data = NULL;
         for (int b = 0; b < attempt->stage.arena.count; b++) // where the stage put it
-            if (attempt->stage.arena.blocks[b].tensor == &tensor->dl &&
-                !attempt->stage.arena.blocks[b].fenced)
+            if (attempt->stage.arena.blocks[b].tensor == &tensor->dl)
                 data = attempt->stage.arena.blocks[b].data;
         if ((op->arguments[n].role != CM_OUTPUT && !inout) || !was || !data)
             continue;
@@ -106,24 +101,23 @@ static bool outputs_untouched(const cm_attempt *attempt)
 cm_verdict cm_attempt_refused(cm_attempt *attempt, const char *what)
 {
     const cm_kernel *kernel = attempt->trial->kernel;
-    const cm_call *call = &attempt->stage.hosted.call;
     cm_outcome *outcome = attempt->trial->outcome;
     void *state = NULL;
     cm_status status = CM_OK;
     cm_verdict verdict = CM_PASS;
     // Says where we were if the kernel takes the process with it.
     snprintf(outcome->bad_pattern, sizeof outcome->bad_pattern, "called with %s", what);
-    if (kernel->prepare)
-        status = kernel->prepare(call, &state);
-    if (status == CM_OK && kernel->update)
-        status = kernel->update(call, state);
-    if (status == CM_OK)
-        status = kernel->run(call, state);
+    for (int function = CM_PREPARE; function <= CM_RUN && status == CM_OK; function++)
+        status = cm_stage_call(&attempt->stage, (cm_function)function, &state);
     if (kernel->release)
         kernel->release(state);
+    cm_stage_fetch(&attempt->stage, 0);
     outcome->compared++;
     if (status == CM_OK)
         verdict = cm_conclude(outcome, CM_FAIL, "accepted %s", what);
+    else if (status == CM_DEVICE_FAULT)
+        verdict =
+            cm_conclude(outcome, CM_FAIL, "launched with %s: %s", what, attempt->stage.hosted.error.message);
     else if (!outputs_untouched(attempt))
         verdict = cm_conclude(outcome, CM_FAIL, "refused %s with \"%s\", but wrote to an output first", what,
                               cm_status_name(status));

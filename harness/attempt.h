@@ -16,10 +16,10 @@ typedef struct cm_attempt {
 } cm_attempt;
 
 // Whether the kernel can be asked at all and accepts the valid call; otherwise the outcome has the verdict.
-// A kernel of another device has no valid call here: it is only asked to refuse.
+// A kernel of a device without memory here has no valid call: it is only asked to refuse.
 bool cm_attempt_sensible(cm_attempt *attempt);
-// A fresh valid call in attempt->stage, to be spoiled. The arguments of a kernel of another device are
-// fenced.
+// A fresh valid call in attempt->stage, to be spoiled. What its tags say when it runs is where its arguments
+// lie.
 void cm_attempt_begin(cm_attempt *attempt);
 // How an output is laid over another argument.
 typedef enum cm_overlap { CM_OVERLAP_SAME, CM_OVERLAP_HEAD, CM_OVERLAP_TAIL, CM_OVERLAP_COUNT } cm_overlap;

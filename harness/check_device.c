@@ -32,10 +32,6 @@ static cm_verdict try_side(cm_attempt *attempt, int n, const struct side *side)
         return CM_PASS;
     cm_attempt_begin(attempt);
     attempt->stage.tensors[n].dl.device = device;
-    if (device.device_type == kDLCPU && home != kDLCPU)
-        cm_arena_unfence(&attempt->stage.arena, attempt->stage.tensors[n].dl.data);
-    else
-        cm_arena_fence(&attempt->stage.arena, attempt->stage.tensors[n].dl.data);
     snprintf(what, sizeof what, "`%s` %s", attempt->trial->pristine->test_case.op->arguments[n].name,
              side->words);
     return cm_attempt_refused(attempt, what);

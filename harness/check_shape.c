@@ -197,8 +197,7 @@ static cm_verdict try_overlaps(cm_attempt *attempt, int n)
         for (int way = 0; way < CM_OVERLAP_COUNT && pristine->arguments[m] && m != n; way++) {
             char what[128];
             cm_attempt_begin(attempt);
-            if (attempt->trial->kernel->device > kDLCPU ||
-                !cm_attempt_overlap(attempt, n, m, (cm_overlap)way)) {
+            if (!cm_attempt_overlap(attempt, n, m, (cm_overlap)way)) {
                 cm_stage_close(&attempt->stage);
                 continue;
             }

@@ -201,9 +201,30 @@ typedef struct cm_host {
     // Holds the call against the op's table: presence, shapes, dtypes, devices, overlaps, ids, ranks,
     // offsets.
     cm_status (*validate)(const cm_call *call);
-    // Memory until the function returns; poisoned and fenced. NULL when there is none.
+    // Memory until the function returns, where the arguments lie; poisoned and fenced. NULL when there is
+    // none.
     void *(*scratch)(const cm_call *call, size_t bytes, size_t alignment);
+    // For a launch on an emulated device, around what runs there: in between, device memory can be touched
+    // and the arguments in host memory can't. NULL: there is no fence.
+    void (*enter_device)(const cm_call *call);
+    void (*leave_device)(const cm_call *call);
 } cm_host;
+
+// The memory of a kernel's device. An emulated device has the harness's own memory, which the host can't
+// touch outside a launch, and no function below; a real one has all of them. They return CM_OK, or a status
+// with `reason` set.
+typedef struct cm_side {
+    size_t size;   // sizeof(cm_side)
+    bool emulated; // launches run on this machine's processor: they take no time worth measuring
+    // Whether there is such a device; if not, `reason` says why. Called in the process that runs the kernel.
+    bool (*available)(char *reason, size_t reason_size);
+    cm_status (*allocate)(size_t bytes, void **memory, char *reason, size_t reason_size);
+    void (*release)(void *memory); // accepts NULL
+    cm_status (*copy_in)(void *device, const void *host, size_t bytes, char *reason, size_t reason_size);
+    cm_status (*copy_out)(void *host, const void *device, size_t bytes, char *reason, size_t reason_size);
+    // Waits for all launches, and says whether one of them failed.
+    cm_status (*synchronize)(char *reason, size_t reason_size);
+} cm_side;
 
 // What the reference says about one output, row-major and contiguous. Unused arrays are NULL.
 typedef struct cm_want {
@@ -266,6 +287,8 @@ typedef struct cm_kernel {
     cm_status (*update)(const cm_call *call, void *state);   // adapters are new or changed; may be NULL
     cm_status (*run)(const cm_call *call, void *state);
     void (*release)(void *state); // may be NULL; accepts NULL
+    const cm_side *side;          // memory of `device`; NULL: host memory, or nobody can run it here
+    bool (*emulated)(void);       // host kernels: whether its instructions are emulated; NULL: they are not
 } cm_kernel;
 
 // The one symbol of a plug-in: returns its kernels (ends with NULL), or NULL if it cannot serve this version.

@@ -2,6 +2,7 @@
 #include "harness/child.h"
 
 #include "harness/plugin.h"
+#include "harness/site.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -133,7 +134,8 @@ static void fence_signals(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
-static void fence_resources(size_t case_bytes)
+// A real device's runtime reserves addresses by the terabyte.
+static void fence_resources(size_t case_bytes, const cm_kernel *kernel)
 {
     if (!forked)
         return; // the limits would stay on the runner
@@ -146,6 +148,9 @@ static void fence_resources(size_t case_bytes)
             pages = 0;
         fclose(statm);
     }
+    const cm_side *side = cm_kernel_side(kernel);
+    if (side && !side->emulated)
+        return;
     rlim_t limit = (rlim_t)pages * 4096 + ((rlim_t)1 << 30) + 32 * (rlim_t)case_bytes;
     setrlimit(RLIMIT_AS, &(struct rlimit){limit, limit});
 }
@@ -202,7 +207,7 @@ static cm_verdict run_plugin(const cm_check *check, const cm_trial *trial, const
     cm_error error = {{0}};
     if (cm_plugin_load(path, trial->kernel->name, &kernel, &error) != CM_OK)
         return cm_conclude(trial->outcome, CM_ERROR, "%s", error.message);
-    fence_resources(trial->pristine->bytes);
+    fence_resources(trial->pristine->bytes, &kernel);
     return check->run(&(cm_trial){&kernel, trial->pristine, trial->outcome});
 }
 
@@ -231,7 +236,7 @@ void cm_child_run(const cm_check *check, const cm_trial *trial, const char *plug
     if (plugin) {
         verdict = run_plugin(check, trial, plugin);
     } else {
-        fence_resources(trial->pristine->bytes);
+        fence_resources(trial->pristine->bytes, trial->kernel);
         verdict = check->run(trial);
     }
     verdict = check_manners(verdict, trial->outcome);

@@ -63,7 +63,21 @@ static void *scratch(const cm_call *call, size_t bytes, size_t alignment)
     void *data = cm_arena_take(hosted->arena, "scratch", bytes, alignment, CM_PLACE_END, false);
     if (data)
         memset(data, hosted->poison, bytes);
+    if (data && hosted->site && call->device > kDLCPU)
+        return cm_site_send(hosted->site, hosted->arena->count - 1);
     return data;
+}
+
+static void enter_device(const cm_call *call)
+{
+    (void)call;
+    cm_arena_launch(true);
+}
+
+static void leave_device(const cm_call *call)
+{
+    (void)call;
+    cm_arena_launch(false);
 }
 
 const cm_host cm_host_services = {
@@ -74,4 +88,6 @@ const cm_host cm_host_services = {
     .fail = fail,
     .validate = cm_op_validate,
     .scratch = scratch,
+    .enter_device = enter_device,
+    .leave_device = leave_device,
 };

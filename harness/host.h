@@ -3,12 +3,13 @@
 #ifndef CM_HOST_H
 #define CM_HOST_H
 
-#include "harness/arena.h"
+#include "harness/site.h"
 
 typedef struct cm_hosted {
     cm_call call;         // first: host functions get a pointer to it
     cm_error error;       // the sentence of the last failure
     cm_arena *arena;      // for scratch; NULL: plain memory is refused
+    cm_site *site;        // where scratch lies; NULL: in host memory
     unsigned char poison; // byte that fills scratch
     int yields;           // how often services still give way to other threads
 } cm_hosted;

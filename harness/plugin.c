@@ -167,6 +167,8 @@ static cm_status read_plugin(const char *path, struct probe *probe)
         kernel->prepare = NULL;
         kernel->update = kernel->run = NULL;
         kernel->release = NULL;
+        kernel->side = NULL;
+        kernel->emulated = NULL;
         snprintf(probe->kernels[n].name, sizeof probe->kernels[n].name, "%s", kernels[n]->name);
         snprintf(probe->kernels[n].file, sizeof probe->kernels[n].file, "%s",
                  kernels[n]->file ? kernels[n]->file : path);

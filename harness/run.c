@@ -7,6 +7,7 @@
 #include "harness/judge.h"
 #include "harness/output.h"
 #include "harness/plugin.h"
+#include "harness/site.h"
 #include "harness/terms.h"
 
 #include <signal.h>
@@ -85,7 +86,7 @@ static cm_status write_record(struct run *run, const cm_item *item, const cm_pri
         .op = cm_text("%s", pristine->test_case.op->name),
         .kernel = cm_text("%s", kernel->name),
         .target = cm_text("%s", slash ? slash + 1 : ""),
-        .mode = cm_text("native"),
+        .mode = cm_text("%s", cm_kernel_mode(kernel)),
         .case_name = cm_text("%s", pristine->name),
         .seed = pristine->test_case.seed,
         .ms = ms,

@@ -3,6 +3,7 @@
 
 #include "harness/op.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static bool is_input(const cm_argument *argument)
@@ -54,6 +55,9 @@ void cm_stage_open(const cm_trial *trial, const cm_stage_options *options, cm_st
     const cm_op *op = pristine->test_case.op;
     memset(stage, 0, sizeof *stage);
     stage->arena.recycle = true;
+    stage->kernel = trial->kernel;
+    stage->site.arena = &stage->arena;
+    stage->site.side = cm_kernel_side(trial->kernel);
     for (int n = 0; op->arguments[n].name; n++) {
         const DLTensor *from = pristine->arguments[n];
         if (!from)
@@ -72,6 +76,8 @@ void cm_stage_open(const cm_trial *trial, const cm_stage_options *options, cm_st
         if (!tensor->dl.data)
             cm_broken("no memory for %s of %s", op->arguments[n].name, pristine->name);
         stage->arena.blocks[stage->arena.count - 1].tensor = &tensor->dl;
+        if (trial->kernel->device > kDLCPU)
+            tensor->dl.device.device_type = (DLDeviceType)trial->kernel->device;
         if (!pristine->files[n])
             memset(tensor->dl.data, CM_CANARY, extent); // gaps between rows stay so
         if (op->arguments[n].role == CM_OUTPUT)
@@ -84,17 +90,66 @@ void cm_stage_open(const cm_trial *trial, const cm_stage_options *options, cm_st
             hide(&tensor->dl, from, options->hide[n]);
         stage->arguments[n] = &tensor->dl;
     }
-    stage->hosted = (cm_hosted){.call = {.size = sizeof(cm_call),
-                                         .op = op,
-                                         .host = &cm_host_services,
-                                         .arguments = stage->arguments,
-                                         .attributes = pristine->test_case.attributes,
-                                         .dims = pristine->test_case.dims,
-                                         .device = kDLCPU,
-                                         .threads = options->threads},
-                                .arena = &stage->arena,
-                                .poison = options->poison};
+    stage->hosted = (cm_hosted){
+        .call = {.size = sizeof(cm_call),
+                 .op = op,
+                 .host = &cm_host_services,
+                 .arguments = stage->arguments,
+                 .attributes = pristine->test_case.attributes,
+                 .dims = pristine->test_case.dims,
+                 .device = trial->kernel->device > kDLCPU ? (DLDeviceType)trial->kernel->device : kDLCPU,
+                 .threads = options->threads},
+        .arena = &stage->arena,
+        .site = &stage->site,
+        .poison = options->poison};
     cm_arena_activate(&stage->arena);
+}
+
+void cm_stage_send(cm_stage *stage)
+{
+    for (int n = 0; n < stage->arena.count; n++) {
+        const cm_block *block = &stage->arena.blocks[n];
+        DLTensor *tensor = NULL;
+        for (int argument = 0; block->tensor && argument < CM_MAX_ARGUMENTS; argument++)
+            if (block->tensor == &stage->tensors[argument].dl)
+                tensor = &stage->tensors[argument].dl;
+        if (!tensor || (tensor->device.device_type == kDLCPU && tensor->device.device_id == 0))
+            continue;
+        void *there = cm_site_send(&stage->site, n);
+        if (tensor->data == block->data) // not where a check moved it
+            tensor->data = there;
+    }
+}
+
+void cm_stage_fetch(cm_stage *stage, int first)
+{
+    for (int n = first; n < stage->arena.count; n++) {
+        const cm_block *block = &stage->arena.blocks[n];
+        void *there = stage->site.away[n] ? cm_site_send(&stage->site, n) : NULL;
+        cm_site_fetch(&stage->site, n);
+        for (int argument = 0; there && block->tensor && argument < CM_MAX_ARGUMENTS; argument++)
+            if (block->tensor == &stage->tensors[argument].dl && block->tensor->data == there)
+                stage->tensors[argument].dl.data = block->data;
+    }
+}
+
+cm_status cm_stage_call(cm_stage *stage, cm_function function, void **state)
+{
+    const cm_kernel *kernel = stage->kernel;
+    const cm_call *call = &stage->hosted.call;
+    cm_status status = CM_OK;
+    cm_stage_send(stage);
+    if (function == CM_PREPARE && kernel->prepare)
+        status = kernel->prepare(call, state);
+    else if (function == CM_UPDATE && kernel->update)
+        status = kernel->update(call, *state);
+    else if (function == CM_RUN)
+        status = kernel->run(call, *state);
+    const cm_side *side = stage->site.side;
+    char reason[200] = "";
+    if (side && side->synchronize && side->synchronize(reason, sizeof reason) != CM_OK)
+        status = cm_fail(&stage->hosted.error, CM_DEVICE_FAULT, "%s", reason);
+    return status;
 }
 
 static bool refused(const cm_trial *trial, cm_stage *stage, cm_status status, const char *function)
@@ -102,9 +157,12 @@ static bool refused(const cm_trial *trial, cm_stage *stage, cm_status status, co
     if (status == CM_OK)
         return false;
     const char *why = stage->hosted.error.message;
-    cm_conclude(trial->outcome, CM_ERROR,
-                "%s returned \"%s\" on a case that the kernel claims to support: %s", function,
-                cm_status_name(status), why[0] ? why : "it gave no reason");
+    if (status == CM_DEVICE_FAULT)
+        cm_conclude(trial->outcome, CM_FAIL, "%s", why[0] ? why : "the device reported a fault");
+    else
+        cm_conclude(trial->outcome, CM_ERROR,
+                    "%s returned \"%s\" on a case that the kernel claims to support: %s", function,
+                    cm_status_name(status), why[0] ? why : "it gave no reason");
     return true;
 }
 
@@ -120,39 +178,53 @@ static bool scratch_broken(const cm_trial *trial, const cm_stage *stage)
     return true;
 }
 
+// One function of the kernel, what it left in scratch memory, and its status. False: the outcome says why.
+static bool perform(const cm_trial *trial, cm_stage *stage, cm_function function, void **state)
+{
+    static const char *const names[] = {"prepare", "update", "run"};
+    int blocks = stage->arena.count;
+    bool failed = refused(trial, stage, cm_stage_call(stage, function, state), names[function]);
+    cm_stage_fetch(stage, blocks);
+    failed = failed || scratch_broken(trial, stage);
+    cm_site_drop(&stage->site, blocks);
+    return !failed;
+}
+
+// Whether the kernel's device is there.
+static bool is_available(const cm_kernel *kernel, char *reason, size_t size)
+{
+    const cm_side *side = cm_kernel_side(kernel);
+    if (kernel->device <= kDLCPU)
+        return true;
+    if (side)
+        return !side->available || side->available(reason, size);
+    snprintf(reason, size, "the kernel doesn't say how to get memory of its device type %d", kernel->device);
+    return false;
+}
+
 bool cm_stage_run(const cm_trial *trial, const cm_stage_options *options, cm_stage *stage)
 {
     const cm_kernel *kernel = trial->kernel;
     const cm_call *call = &stage->hosted.call;
     char reason[256] = "";
-    if (kernel->supports && !kernel->supports(call, reason, sizeof reason)) {
+    if (!is_available(kernel, reason, sizeof reason) ||
+        (kernel->supports && !kernel->supports(call, reason, sizeof reason))) {
         cm_conclude(trial->outcome, CM_SKIP, "%s", reason[0] ? reason : "the kernel gave no reason");
         return false;
     }
     void *state = NULL;
-    int blocks = stage->arena.count;
-    bool failed = false;
     cm_arena_protect(&stage->arena, options->read_only);
-    if (kernel->prepare)
-        failed = refused(trial, stage, kernel->prepare(call, &state), "prepare");
-    failed = failed || scratch_broken(trial, stage);
-    cm_arena_drop(&stage->arena, blocks);
-    if (!failed && kernel->update)
-        failed = refused(trial, stage, kernel->update(call, state), "update");
-    failed = failed || scratch_broken(trial, stage);
-    cm_arena_drop(&stage->arena, blocks);
-    if (!failed)
-        failed = refused(trial, stage, kernel->run(call, state), "run");
-    failed = failed || scratch_broken(trial, stage);
-    cm_arena_drop(&stage->arena, blocks);
+    bool ran = perform(trial, stage, CM_PREPARE, &state) && perform(trial, stage, CM_UPDATE, &state) &&
+               perform(trial, stage, CM_RUN, &state);
     if (kernel->release)
         kernel->release(state);
     cm_arena_protect(&stage->arena, false);
-    return !failed;
+    cm_stage_fetch(stage, 0);
+    return ran;
 }
 
 void cm_stage_close(cm_stage *stage)
 {
     cm_arena_deactivate(&stage->arena);
-    cm_arena_drop(&stage->arena, 0);
+    cm_site_drop(&stage->site, 0);
 }

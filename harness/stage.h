@@ -21,10 +21,21 @@ typedef struct cm_stage {
     cm_tensor tensors[CM_MAX_ARGUMENTS];
     const DLTensor *arguments[CM_MAX_ARGUMENTS];
     cm_hosted hosted;
+    cm_site site;
+    const cm_kernel *kernel;
 } cm_stage;
+
+typedef enum cm_function { CM_PREPARE, CM_UPDATE, CM_RUN } cm_function;
 
 // Copies the case; out of memory is a fault of the harness. Close with cm_stage_close.
 void cm_stage_open(const cm_trial *trial, const cm_stage_options *options, cm_stage *stage);
+// Arguments lie where their tags say: those of another device than the host are sent there, or fenced.
+void cm_stage_send(cm_stage *stage);
+// Blocks from `first` on are host memory, to be looked at.
+void cm_stage_fetch(cm_stage *stage, int first);
+// Sends the arguments, calls one of the kernel's functions (CM_OK if it has none) and waits for its device.
+// They stay away.
+cm_status cm_stage_call(cm_stage *stage, cm_function function, void **state);
 // supports, prepare, update, run, release. True: ran, outputs are there. False: the outcome has the verdict
 // (SKIP or ERROR) and its reason.
 bool cm_stage_run(const cm_trial *trial, const cm_stage_options *options, cm_stage *stage);

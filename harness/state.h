@@ -62,6 +62,8 @@ void cm_handle_rewrite(cm_handle *handle, const cm_scene *scene);
 cm_status cm_handle_repeat(cm_handle *handle, bool update, const char *when);
 // Only the comparison, after a call that was accepted.
 cm_verdict cm_handle_compare(const cm_handle *handle, const cm_scene *scene, const char *when);
+// PASS for a refusal; a fault of the device is none: FAIL with its sentence.
+cm_verdict cm_handle_refusal(const cm_handle *handle, cm_status status);
 const char *cm_handle_sentence(const cm_handle *handle); // of the last refusal
 void cm_handle_close(cm_handle *handle);                 // release; accepts a zeroed one
 

@@ -31,36 +31,42 @@ static void close_stage(cm_handle *handle, cm_stage **stage)
     free(old);
 }
 
+// One function of the kernel; then scratch memory is dropped.
+static cm_status call(cm_handle *handle, cm_function function)
+{
+    cm_stage *stage = handle->call;
+    int blocks = stage->arena.count;
+    cm_status status = cm_stage_call(stage, function, &handle->state);
+    cm_site_drop(&stage->site, blocks);
+    return status;
+}
+
 cm_status cm_handle_open(const cm_trial *trial, const cm_scene *scene, int spoiled, cm_handle *handle)
 {
     int yields = handle->yields;
     *handle = (cm_handle){.trial = trial, .yields = yields};
     handle->packed = open_call(handle, scene, spoiled);
-    int blocks = handle->packed->arena.count;
-    cm_status status = CM_OK;
-    if (trial->kernel->prepare)
-        status = trial->kernel->prepare(&handle->packed->hosted.call, &handle->state);
-    cm_arena_drop(&handle->packed->arena, blocks); // scratch
-    return status;
+    return call(handle, CM_PREPARE);
 }
 
 static cm_status perform(cm_handle *handle, bool update)
 {
-    const cm_kernel *kernel = handle->trial->kernel;
     cm_stage *stage = handle->call;
-    int blocks = stage->arena.count;
     cm_status status = CM_OK;
-    if (update && kernel->update) {
-        status = kernel->update(&stage->hosted.call, handle->state);
-        cm_arena_drop(&stage->arena, blocks);
+    if (handle->packed) // what a state refers to is on the device during each call
+        cm_stage_send(handle->packed);
+    if (handle->adapters)
+        cm_stage_send(handle->adapters);
+    if (update && handle->trial->kernel->update) {
+        status = call(handle, CM_UPDATE);
         if (status == CM_OK) {
             close_stage(handle, &handle->adapters);
             handle->adapters = stage;
         }
     }
     if (status == CM_OK)
-        status = kernel->run(&stage->hosted.call, handle->state);
-    cm_arena_drop(&stage->arena, blocks);
+        status = call(handle, CM_RUN);
+    cm_stage_fetch(stage, 0);
     return status;
 }
 
@@ -78,6 +84,7 @@ void cm_handle_rewrite(cm_handle *handle, const cm_scene *scene)
     for (int n = 0; values->test_case.op->arguments[n].name; n++) {
         cm_tensor *tensor = &stage->tensors[n];
         void *data = tensor->dl.data;
+        DLDevice device = tensor->dl.device;
         cm_role role = values->test_case.op->arguments[n].role;
         stage->arguments[n] = values->arguments[n] ? &tensor->dl : NULL;
         if (!values->arguments[n] || role == CM_WEIGHT)
@@ -85,6 +92,7 @@ void cm_handle_rewrite(cm_handle *handle, const cm_scene *scene)
         memset(data, CM_CANARY, cm_tensor_extent(&tensor->dl));
         cm_pristine_layout(&values->test_case, n, tensor);
         tensor->dl.data = data;
+        tensor->dl.device = device;
         memset(data, CM_CANARY, cm_tensor_extent(&tensor->dl));
         if (role != CM_OUTPUT)
             cm_tensor_copy(&tensor->dl, values->arguments[n]);
@@ -125,9 +133,17 @@ cm_verdict cm_handle_step(cm_handle *handle, const cm_scene *scene, bool update,
     snprintf(handle->trial->outcome->bad_pattern, sizeof handle->trial->outcome->bad_pattern, "%s", when);
     cm_status status = cm_handle_call(handle, scene, update, CM_NOT_SPOILED);
     if (status != CM_OK)
-        return cm_conclude(handle->trial->outcome, CM_ERROR, "%s, the kernel returned \"%s\": %s", when,
-                           cm_status_name(status), cm_handle_sentence(handle));
+        return cm_conclude(handle->trial->outcome, status == CM_DEVICE_FAULT ? CM_FAIL : CM_ERROR,
+                           "%s, the kernel returned \"%s\": %s", when, cm_status_name(status),
+                           cm_handle_sentence(handle));
     return cm_handle_compare(handle, scene, when);
+}
+
+cm_verdict cm_handle_refusal(const cm_handle *handle, cm_status status)
+{
+    if (status != CM_DEVICE_FAULT)
+        return CM_PASS;
+    return cm_conclude(handle->trial->outcome, CM_FAIL, "%s", cm_handle_sentence(handle));
 }
 
 const char *cm_handle_sentence(const cm_handle *handle)

@@ -26,10 +26,11 @@ static cm_verdict before_prepare(const cm_scenes *scenes)
     cm_stage stage;
     if (!kernel->prepare)
         return CM_PASS;
+    void *state = NULL;
     cm_stage_open(scenes->trial, &options, &stage);
-    if (kernel->run(&stage.hosted.call, NULL) == CM_OK)
+    if (cm_stage_call(&stage, CM_RUN, &state) == CM_OK)
         verdict = cm_conclude(scenes->trial->outcome, CM_FAIL, "run before prepare was accepted");
-    else if (kernel->update && kernel->update(&stage.hosted.call, NULL) == CM_OK)
+    else if (kernel->update && cm_stage_call(&stage, CM_UPDATE, &state) == CM_OK)
         verdict = cm_conclude(scenes->trial->outcome, CM_FAIL, "update before prepare was accepted");
     cm_stage_close(&stage);
     return verdict;
@@ -59,15 +60,17 @@ static cm_verdict after_failed_prepare(const cm_scenes *scenes)
 // Right bits or a refusal.
 static cm_verdict right_or_refused(cm_handle *handle, const cm_scene *scene, const char *when)
 {
-    if (cm_handle_call(handle, scene, false, CM_NOT_SPOILED) != CM_OK)
-        return CM_PASS;
+    cm_status status = cm_handle_call(handle, scene, false, CM_NOT_SPOILED);
+    if (status != CM_OK)
+        return cm_handle_refusal(handle, status);
     return cm_handle_compare(handle, scene, when);
 }
 
 static cm_verdict spoiled_call(cm_handle *handle, const cm_scene *scene, bool update, int spoiled)
 {
-    if (cm_handle_call(handle, scene, update, spoiled) != CM_OK)
-        return CM_PASS;
+    cm_status status = cm_handle_call(handle, scene, update, spoiled);
+    if (status != CM_OK)
+        return cm_handle_refusal(handle, status);
     return cm_conclude(handle->trial->outcome, CM_FAIL, "%s without `%s` was accepted on a used state",
                        update ? "update" : "run", scene->values.test_case.op->arguments[spoiled].name);
 }

@@ -44,8 +44,9 @@ cm_verdict cm_state_place(const cm_scenes *scenes)
         if (status == CM_OK)
             verdict = cm_handle_compare(&handle, scene, steps[n].when);
         else if (!steps[n].refusable || (status != CM_BAD_STATE && status != CM_UNSUPPORTED))
-            verdict = cm_conclude(scenes->trial->outcome, CM_ERROR, "%s, the kernel returned \"%s\": %s",
-                                  steps[n].when, cm_status_name(status), cm_handle_sentence(&handle));
+            verdict = cm_conclude(scenes->trial->outcome, status == CM_DEVICE_FAULT ? CM_FAIL : CM_ERROR,
+                                  "%s, the kernel returned \"%s\": %s", steps[n].when, cm_status_name(status),
+                                  cm_handle_sentence(&handle));
     }
     cm_handle_close(&handle);
     return verdict;

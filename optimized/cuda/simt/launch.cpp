@@ -24,7 +24,11 @@ cm_status launch_closure(const cm_call *call, Launch launch)
 {
     char message[400];
     global_begin();
+    if (call->host->enter_device)
+        call->host->enter_device(call);
     Fault fault = run_grid(launch, message, sizeof message);
+    if (call->host->leave_device)
+        call->host->leave_device(call);
     if (fault == NO_FAULT)
         return CM_OK;
     return call->host->fail(call, CM_DEVICE_FAULT, "%s", message);

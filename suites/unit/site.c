@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every check on kernels whose arguments lie on a device: an emulated one, whose memory is fenced, and a
+// made-up real one, to which arguments are copied.
+#include "suites/unit/site.h"
+
+#include "harness/child.h"
+#include "harness/op.h"
+#include "harness/site.h"
+#include "optimized/kernels.h"
+#include "suites/unit/cases.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+Suite *cm_unit_site(void);
+
+static const char plan_case[] = "t9-l3-random-s1";
+
+#define CM_CHECK(symbol) extern const cm_check symbol;
+#include "harness/checks.inc"
+#undef CM_CHECK
+
+// The kernel's outcome, from a process of its own.
+static cm_outcome outcome_of(const cm_check *check, const cm_kernel *kernel)
+{
+    cm_pristine *pristine = cm_unit_open("sgmv_plan", plan_case);
+    cm_slot *slot = mmap(NULL, sizeof *slot, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    cm_error error;
+    ck_assert_ptr_ne(slot, MAP_FAILED);
+    ck_assert_int_eq(cm_pristine_want(pristine, kernel->accuracy, &error), CM_OK);
+    pid_t process = fork();
+    ck_assert_int_ge(process, 0);
+    if (process == 0) {
+        cm_trial trial = {kernel, pristine, &slot->outcome};
+        cm_child_run(check, &trial, NULL, slot);
+        _exit(0);
+    }
+    ck_assert_int_eq(waitpid(process, NULL, 0), process);
+    cm_outcome outcome = slot->outcome;
+    munmap(slot, sizeof *slot);
+    cm_unit_close(pristine);
+    return outcome;
+}
+
+static void expect(const cm_check *check, const cm_kernel *kernel, cm_verdict verdict, const char *finding)
+{
+    cm_outcome outcome = outcome_of(check, kernel);
+    ck_assert_msg(outcome.verdict == verdict && strstr(outcome.reason, finding), "%s: %s, expected %s: %s",
+                  check->name, cm_verdict_name(outcome.verdict), cm_verdict_name(verdict), outcome.reason);
+}
+
+static const cm_check *const all_checks[] = {&cm_check_numerics,   &cm_check_mutation, &cm_check_bounds,
+                                             &cm_check_device,     &cm_check_shape,    &cm_check_state,
+                                             &cm_check_determinism};
+
+START_TEST(clean_kernels_pass)
+{
+    expect(all_checks[_i], &cm_unit_plans[CM_UNIT_CLEAN], CM_PASS, "");
+}
+END_TEST
+
+static const struct {
+    enum cm_unit_mistake mistake;
+    const cm_check *check;
+    cm_verdict verdict;
+    const char *finding;
+} rows[] = {
+    {CM_UNIT_HOST_READS, &cm_check_numerics, CM_CRASH, "host read of device pointer `token_adapter`[0]"},
+    {CM_UNIT_HOST_READS, &cm_check_device, CM_FAIL, "host read of device pointer `token_adapter`[0]"},
+    {CM_UNIT_HOST_WRITES, &cm_check_device, CM_FAIL, "host write to device pointer `segment_offset`[0]"},
+    {CM_UNIT_HOST_SCRATCH, &cm_check_device, CM_FAIL, "host read of device pointer `scratch`"},
+    {CM_UNIT_VALIDATES_NOT, &cm_check_device, CM_FAIL, "device read of host pointer `token_adapter`[0]"},
+    {CM_UNIT_VALIDATES_NOT, &cm_check_shape, CM_FAIL, "`token_adapter` of extent 8 in place of 9"},
+    {CM_UNIT_WRITES_INPUT, &cm_check_mutation, CM_FAIL, "write to input `token_adapter`[8]"},
+    {CM_UNIT_WRITES_AND_BACK, &cm_check_mutation, CM_FAIL, "write to input `token_adapter`[8] (read-only)"},
+    {CM_UNIT_WRITES_AND_BACK, &cm_check_numerics, CM_PASS, ""},
+    {CM_UNIT_OVERRUN, &cm_check_bounds, CM_FAIL, "read 0 bytes past the end of `token_adapter`"},
+    {CM_UNIT_OVERRUN, &cm_check_numerics, CM_CRASH, "read 0 bytes past the end of `token_adapter`"},
+    {CM_UNIT_SCRATCH_OVERRUN, &cm_check_bounds, CM_FAIL, "write 0 bytes past the end of `scratch`"},
+    {CM_UNIT_INDEX_OVERRUN, &cm_check_numerics, CM_FAIL,
+     "device memory out of bounds: element 4 of an array of 4"},
+    {CM_UNIT_INDEX_OVERRUN, &cm_check_shape, CM_FAIL, "device memory out of bounds"},
+    {CM_UNIT_INDEX_OVERRUN, &cm_check_state, CM_FAIL, "device memory out of bounds"},
+    {CM_UNIT_LEAVES_OUT, &cm_check_bounds, CM_FAIL, "`segment_offset`[4] was never written"},
+};
+
+START_TEST(mistakes_are_named)
+{
+    expect(rows[_i].check, &cm_unit_plans[rows[_i].mistake], rows[_i].verdict, rows[_i].finding);
+}
+END_TEST
+
+// A real device, as far as the harness can see: memory of its own, which is copied to and from.
+static struct {
+    int allocated;
+    bool absent, faulty; // there is none; launches fail
+    int64_t overrun;     // bytes that each launch writes past an output
+} device;
+
+static bool available(char *reason, size_t size)
+{
+    snprintf(reason, size, "there is no such device");
+    return !device.absent;
+}
+
+static cm_status allocate(size_t bytes, void **memory, char *reason, size_t size)
+{
+    (void)reason;
+    (void)size;
+    *memory = malloc(bytes);
+    device.allocated += *memory != NULL;
+    return *memory ? CM_OK : CM_NO_MEMORY;
+}
+
+static void give_back(void *memory)
+{
+    device.allocated -= memory != NULL;
+    free(memory);
+}
+
+static cm_status copy(void *to, const void *from, size_t bytes, char *reason, size_t size)
+{
+    (void)reason;
+    (void)size;
+    memcpy(to, from, bytes);
+    return CM_OK;
+}
+
+static cm_status synchronize(char *reason, size_t size)
+{
+    snprintf(reason, size, "an illegal address was met");
+    return device.faulty ? CM_DEVICE_FAULT : CM_OK;
+}
+
+static const cm_side real = {.size = sizeof real,
+                             .available = available,
+                             .allocate = allocate,
+                             .release = give_back,
+                             .copy_in = copy,
+                             .copy_out = copy,
+                             .synchronize = synchronize};
+
+// What a launch would do, in the device's memory.
+static cm_status run_there(const cm_call *call, void *state)
+{
+    cm_status status = cm_sgmv_plan_naive.run(call, state);
+    const DLTensor *offset = call->host->argument(call, "segment_offset");
+    if (status == CM_OK && device.overrun > 0)
+        memset((char *)offset->data + 4 * offset->shape[0], 0, (size_t)device.overrun);
+    return status;
+}
+
+static const cm_kernel on_real = {
+    .size = sizeof on_real, .name = "sgmv_plan/test", .device = kDLCUDA, .run = run_there, .side = &real};
+
+START_TEST(arguments_are_copied)
+{
+    expect(all_checks[_i], &on_real, CM_PASS, "");
+}
+END_TEST
+
+START_TEST(real_devices_are_watched)
+{
+    device.overrun = 2;
+    expect(&cm_check_bounds, &on_real, CM_FAIL, "write 0 bytes past the end of `segment_offset`");
+    device.overrun = 0;
+    device.faulty = true;
+    expect(&cm_check_numerics, &on_real, CM_FAIL, "an illegal address was met");
+    expect(&cm_check_state, &on_real, CM_FAIL, "an illegal address was met");
+    device.absent = true;
+    for (size_t n = 0; n < sizeof all_checks / sizeof *all_checks; n++)
+        expect(all_checks[n], &on_real, CM_SKIP, "there is no such device");
+}
+END_TEST
+
+// What is sent comes home with what the device made of it, and nothing stays there.
+START_TEST(memory_comes_and_goes)
+{
+    cm_arena arena = {0};
+    cm_site site = {.arena = &arena, .side = &real};
+    char *data = cm_arena_take(&arena, "data", 100, 4, CM_PLACE_END, true);
+    memset(data, 7, 100);
+    char *there = cm_site_send(&site, 0);
+    ck_assert_ptr_ne(there, data);
+    ck_assert_int_eq(there[99], 7);
+    there[99] = 8;
+    ck_assert_ptr_eq(cm_site_send(&site, 0), there); // once
+    ck_assert_int_eq(there[99], 8);
+    ck_assert_int_eq(data[99], 7);
+    ck_assert(cm_site_fetch(&site, 0));
+    ck_assert_int_eq(data[99], 8);
+    ck_assert_int_eq(device.allocated, 1);
+    cm_site_drop(&site, 0);
+    ck_assert_int_eq(device.allocated, 0);
+}
+END_TEST
+
+static bool yes(void)
+{
+    return true;
+}
+
+START_TEST(modes)
+{
+    cm_kernel kernel = {.name = "op/target"};
+    ck_assert_str_eq(cm_kernel_mode(&kernel), "native");
+    kernel.emulated = yes;
+    ck_assert_str_eq(cm_kernel_mode(&kernel), "emulated");
+    ck_assert_str_eq(cm_kernel_mode(&cm_unit_plans[CM_UNIT_CLEAN]), "emulated");
+    ck_assert_str_eq(cm_kernel_mode(&on_real), "native");
+}
+END_TEST
+
+#define COUNT(table) (int)(sizeof(table) / sizeof *(table))
+
+Suite *cm_unit_site(void)
+{
+    Suite *suite = suite_create("site");
+    TCase *tcase = tcase_create("devices");
+    tcase_set_timeout(tcase, 60);
+    tcase_add_loop_test(tcase, clean_kernels_pass, 0, COUNT(all_checks));
+    tcase_add_loop_test(tcase, mistakes_are_named, 0, COUNT(rows));
+    tcase_add_loop_test(tcase, arguments_are_copied, 0, COUNT(all_checks));
+    tcase_add_test(tcase, real_devices_are_watched);
+    tcase_add_test(tcase, memory_comes_and_goes);
+    tcase_add_test(tcase, modes);
+    suite_add_tcase(suite, tcase);
+    return suite;
+}
