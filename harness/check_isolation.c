@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // isolation: what a call does not address can't reach its output. Everything that the op's addressed() leaves
 // out (idle experts and adapters, rank padding, slots of id -1) and the gaps between rows become NaN; then
-// one token's own inputs. The outputs keep their bits. Cannot see: a read whose value is thrown away,
-// integers.
+// one token's own inputs. The outputs keep their bits. What is addressed does reach them
+// (isolation_carry.c). Cannot see: a read whose value is thrown away, integers.
+#include "harness/isolation.h"
 #include "harness/op.h"
-#include "harness/stage.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -59,17 +59,6 @@ static bool differs(struct probe *probe, uint8_t *const *masks, cm_verdict *verd
     return found;
 }
 
-static void print_place(const cm_op *op, int n, const DLTensor *tensor, int64_t flat, char *text, size_t size)
-{
-    int64_t index[CM_MAX_RANK];
-    int at = snprintf(text, size, "`%s`[", op->arguments[n].name);
-    cm_tensor_unravel(tensor, flat, index);
-    for (int d = 0; d < tensor->ndim && (size_t)at < size; d++)
-        at += snprintf(text + at, size - (size_t)at, "%s%lld", d ? "," : "", (long long)index[d]);
-    if ((size_t)at < size)
-        snprintf(text + at, size - (size_t)at, "]");
-}
-
 // Narrows the hidden elements of argument n down to one that alone reaches the output. Gaps can't be
 // narrowed.
 static int64_t narrow(struct probe *probe, int n)
@@ -102,12 +91,12 @@ static cm_verdict explain(struct probe *probe, const char *what)
         masks[n] = probe->masks[n];
         if (!masks[n] || !differs(probe, masks, &verdict))
             continue;
-        print_place(op, n, pristine->arguments[n], narrow(probe, n), from, sizeof from);
+        cm_tensor_place(op->arguments[n].name, pristine->arguments[n], narrow(probe, n), from, sizeof from);
         differs(probe, masks, &verdict);
         break;
     }
     const DLTensor *output = pristine->arguments[probe->output];
-    print_place(op, probe->output, output, probe->flat, to, sizeof to);
+    cm_tensor_place(op->arguments[probe->output].name, output, probe->flat, to, sizeof to);
     return cm_conclude(probe->trial->outcome, CM_FAIL, "NaN in %s %s reaches %s", what, from, to);
 }
 
@@ -210,6 +199,8 @@ static cm_verdict run(const cm_trial *trial)
             verdict = explain(&probe, "another token's");
         drop_masks(&probe);
     }
+    if (verdict == CM_PASS)
+        verdict = cm_isolation_carry(trial, &probe.clean);
     if (verdict == CM_PASS && hidden == 0)
         verdict = cm_conclude(trial->outcome, CM_VACUOUS, "the call addresses every element of its floats");
 done:
@@ -230,7 +221,8 @@ static bool applies(const cm_pristine *pristine, char *reason, size_t size)
 
 const cm_check cm_check_isolation = {
     .name = "isolation",
-    .proves = "idle experts and adapters, rank padding, gaps and other tokens never reach an output",
+    .proves = "idle experts and adapters, rank padding, gaps and other tokens never reach an output; NaN and "
+              "infinities in what is addressed do",
     .blind_to = "reads whose value is thrown away; integer arguments",
     .applies = applies,
     .run = run,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/tensor.h"
 
+#include <stdio.h>
 #include <string.h>
 
 void cm_tensor_init(cm_tensor *tensor, cm_dtype dtype, int ndim, const int64_t *shape, void *data)
@@ -135,4 +136,15 @@ bool cm_tensor_equal(const DLTensor *a, const DLTensor *b, int64_t *flat)
         return false;
     }
     return true;
+}
+
+void cm_tensor_place(const char *name, const DLTensor *tensor, int64_t flat, char *text, size_t size)
+{
+    int64_t index[CM_MAX_RANK];
+    int at = snprintf(text, size, "`%s`[", name);
+    cm_tensor_unravel(tensor, flat, index);
+    for (int d = 0; d < tensor->ndim && (size_t)at < size; d++)
+        at += snprintf(text + at, size - (size_t)at, "%s%lld", d ? "," : "", (long long)index[d]);
+    if ((size_t)at < size)
+        snprintf(text + at, size - (size_t)at, "]");
 }

@@ -26,6 +26,9 @@ int64_t cm_tensor_offset(const DLTensor *tensor, int64_t flat);
 // Flat index -> one index per dimension.
 void cm_tensor_unravel(const DLTensor *tensor, int64_t flat, int64_t index[CM_MAX_RANK]);
 
+// Writes `name`[i,j,...] of the flat index; cut off where there is no room.
+void cm_tensor_place(const char *name, const DLTensor *tensor, int64_t flat, char *text, size_t size);
+
 double cm_tensor_get(const DLTensor *tensor, int64_t flat);
 void cm_tensor_set(const DLTensor *tensor, int64_t flat, double value);
 // Copies element by element, bits unchanged; both have the same dtype and shape, strides may differ.

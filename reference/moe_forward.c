@@ -110,7 +110,7 @@ static const cm_argument arguments[] = {
     SCALE("shared_down_scale", "H D/G", "shared_down"),
     {.name = "shared_router", .role = CM_WEIGHT, .dtypes = FLOATS, .dtype_variable = 'p', .shape = "1 H",
      .optional = true, .with = "shared_gate",
-     .fill = {.kind = "matrix", .fan_in = 'H', .words = "gated biased_gated"}, .meaning = "the shared expert is multiplied by sigmoid of this row times x"},
+     .fill = {.kind = "switch", .fan_in = 'H', .aligned = 'H', .exact_scale = 6, .words = "gated biased_gated", .peak = CM_PEAK_COLUMN}, .meaning = "the shared expert is multiplied by sigmoid of this row times x"},
     LORA("shared_lora_", "gate", "", "H", "D", 'H', 6, " shared_gate"),
     LORA("shared_lora_", "up", "", "H", "D", 0, 0, " shared_gate"),
     LORA("shared_lora_", "down", "", "D", "H", 0, 0, " shared_gate"),

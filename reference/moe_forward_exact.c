@@ -113,14 +113,32 @@ static cm_status ffn(struct proof *proof, const struct moe_ffn *ffn, int64_t ada
     return status;
 }
 
+// sigmoid of 0 is 1/2, of 40 and more 1 to the last bit.
+static cm_status shared_weight(struct proof *proof, double *weight)
+{
+    cm_exact sum = {0};
+    double logit = 0;
+    *weight = 1;
+    if (!proof->layer->shared_router)
+        return CM_OK;
+    cm_row(proof->layer->shared_router, (int64_t[]){0}, proof->row);
+    for (int64_t i = 0; i < proof->layer->H; i++) {
+        cm_exact_add(&sum, proof->row[i] * proof->x[i]);
+        logit += proof->row[i] * proof->x[i];
+    }
+    if (!cm_exact_fits(&sum, proof->bits) || (logit != 0 && logit < 40))
+        return inexact(proof, "router of the shared expert", 0);
+    if (logit == 0)
+        *weight = 0.5;
+    return CM_OK;
+}
+
 cm_status moe_forward_exact(const cm_call *call)
 {
     struct moe_layer layer;
     cm_status status = moe_open(call, &layer);
     if (status != CM_OK)
         return status;
-    if (layer.shared_router)
-        return call->host->fail(call, CM_UNSUPPORTED, "exact cases have no router of the shared expert");
     int64_t H = layer.H,
             width = layer.routed.width > layer.shared.width ? layer.routed.width : layer.shared.width;
     int64_t longest = H > width ? H : width;
@@ -150,8 +168,9 @@ cm_status moe_forward_exact(const cm_call *call)
         for (int64_t o = 0; o < H; o++)
             y[o] = (cm_exact){0};
         proof.expert = -1;
-        if (layer.shared.gate.weight)
-            status = ffn(&proof, &layer.shared, adapter, 1, y);
+        double weight = 1;
+        if (layer.shared.gate.weight && (status = shared_weight(&proof, &weight)) == CM_OK)
+            status = ffn(&proof, &layer.shared, adapter, weight, y);
         for (int64_t j = 0; j < layer.k && status == CM_OK; j++) {
             proof.expert = cm_index2(layer.ids, proof.t, j);
             if (proof.expert >= 0)

@@ -46,7 +46,12 @@ struct moe_input moe_quantise(const struct moe_vector *row, int64_t n, struct mo
         out->value[i] = out->magnitude[i] = flip[i] = 0;
         out->error[i] = (cm_error_size){0};
     }
-    if (amax == 0)
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(row->value[i]))
+            amax = NAN;
+    for (int64_t i = 0; i < n && isnan(amax); i++) // there is no scale
+        out->value[i] = NAN;
+    if (amax == 0 || isnan(amax))
         return input;
     const cm_error_size *peak = &row->error[top];
     input.scale = (cm_error_size){.variance = peak->variance / (amax * amax) + CM_FP32_VARIANCE,
@@ -80,7 +85,7 @@ void moe_round(DLDataType dtype, struct moe_vector *row, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
         double step = cm_ulp(dtype, row->value[i]), u = row->value[i] / step, whole = nearbyint(u);
-        if (row->value[i] == 0)
+        if (row->value[i] == 0 || !isfinite(row->value[i]))
             continue;
         round_error(u - whole, row->error[i].variance / (step * step), step, &row->error[i]);
         row->value[i] = whole * step;

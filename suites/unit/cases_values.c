@@ -222,7 +222,8 @@ static const char *const refused[][3] = {
     {"moe_forward", "t1-k1-e1-h8-i8-xi8-s1", "hidden can't be i8"},
     {"sgmv_shrink", "t1-r1x1-K8-f32-vi8-s1", "v can't be i8"},
     {"moe_forward", "t1-k1-e1-h8-i8-f64-s1", "can't be f64"},
-    {"moe_forward", "t1-k1-e1-h8-i8-d8-bf16-gated-exact-s1", "no level of sparsity is exact"},
+    {"moe_forward", "t1-k1-e1-h8-i8-bf16-activation=clamped_swiglu-exact-s1",
+     "no level of sparsity is exact"},
 };
 
 START_TEST(refuses_values)
