@@ -60,6 +60,7 @@ Suite *cm_unit_loaders(void)
     Suite *suite = suite_create("loaders");
     suite_add_tcase(suite, cm_unit_safetensors_files());
     suite_add_tcase(suite, cm_unit_safetensors_headers());
+    suite_add_tcase(suite, cm_unit_scan());
     suite_add_tcase(suite, cm_unit_config());
     suite_add_tcase(suite, cm_unit_peft());
     suite_add_tcase(suite, cm_unit_layer());

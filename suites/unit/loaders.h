@@ -22,6 +22,7 @@ char *cm_unit_fixture(const char *path);
 
 TCase *cm_unit_safetensors_files(void);
 TCase *cm_unit_safetensors_headers(void);
+TCase *cm_unit_scan(void);
 TCase *cm_unit_config(void);
 TCase *cm_unit_peft(void);
 TCase *cm_unit_layer(void);
