@@ -25,6 +25,11 @@
 #define CM_CHECK(symbol)  &symbol,
 #define CM_SUITE(symbol)  &symbol,
 #define CM_REPORT(symbol) &symbol,
+#ifdef CM_CUDA
+#define CM_NATIVE(symbol) &symbol##_native,
+#else
+#define CM_NATIVE(symbol)
+#endif
 
 static const cm_op *const ops[] = {
 #include "reference/ops.inc"

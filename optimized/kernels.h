@@ -6,7 +6,9 @@
 #include "harness/checkmoe.h"
 
 #define CM_KERNEL(symbol) extern const cm_kernel symbol;
+#define CM_NATIVE(symbol) extern const cm_kernel symbol##_native;
 #include "optimized/kernels.inc"
 #undef CM_KERNEL
+#undef CM_NATIVE
 
 #endif

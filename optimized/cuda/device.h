@@ -22,6 +22,10 @@ typedef struct cm_f16 {
 #include "optimized/cuda/device_emulated.h"
 #endif
 
+// Whether T has the range of fp32.
+template <typename T> constexpr bool cm_has_wide_exponent = true;
+template <> constexpr bool cm_has_wide_exponent<cm_f16> = false;
+
 CM_DEVICE float cm_bits_float(uint32_t bits)
 {
     union {

@@ -15,6 +15,7 @@
 #define CM_EMULATED 1
 #define __global__  static
 #define CM_DEVICE   [[maybe_unused]] static inline
+#define CM_METHOD
 #define CM_UNROLL
 #define CM_THREADS(most) // __launch_bounds__
 
@@ -36,6 +37,20 @@ typedef cm_simt::Index3 dim3;
 #define blockIdx  (cm_simt::block()->index)
 #define blockDim  (cm_simt::block()->size)
 #define gridDim   (cm_simt::block()->grid)
+
+// Copies bits from one type to another.
+template <typename To, typename From> static inline To cm_bits(From from)
+{
+    static_assert(sizeof(To) == sizeof(From), "same size");
+    To to;
+    memcpy(&to, &from, sizeof to);
+    return to;
+}
+
+CM_DEVICE int cm_popcount(unsigned bits)
+{
+    return __builtin_popcount(bits);
+}
 
 // Where the call stands: the last parameters of every wrapper.
 #define CM_PLACE_PARAMETERS const char *file = __builtin_FILE(), int line = __builtin_LINE()

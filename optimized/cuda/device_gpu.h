@@ -8,6 +8,7 @@
 #include <math.h>
 
 #define CM_DEVICE        static __device__ __forceinline__
+#define CM_METHOD        __device__ __forceinline__
 #define CM_UNROLL        _Pragma("unroll")
 #define CM_THREADS(most) __launch_bounds__(most)
 
@@ -18,6 +19,11 @@ template <typename To, typename From> CM_DEVICE To cm_bits(From from)
     To to;
     memcpy(&to, &from, sizeof to);
     return to;
+}
+
+CM_DEVICE int cm_popcount(unsigned bits)
+{
+    return __popc(bits);
 }
 
 // An array in device memory; the count is the emulator's.
