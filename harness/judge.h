@@ -10,4 +10,9 @@ cm_verdict cm_judge_bounded(const cm_measure *measure, bool exact, const char *n
 // The same for permutations.
 cm_verdict cm_judge_permutation(const cm_measure *measure, const char *name, cm_outcome *outcome);
 
+// Judges every output of the trial's case in `arguments` (in the order of the op's table) against the
+// reference, which the pristine has for the kernel's accuracy; where the first bad one is goes into the
+// outcome. VACUOUS when there is no element to compare.
+cm_verdict cm_judge_outputs(const cm_trial *trial, const DLTensor *const *arguments);
+
 #endif
