@@ -6,6 +6,7 @@
 #include "harness/record.h"
 
 int cm_cmd_run(int argc, char **argv);
+int cm_cmd_bench(int argc, char **argv);
 int cm_cmd_report(int argc, char **argv, const cm_report *const *reports);
 int cm_cmd_repro(int argc, char **argv);
 int cm_cmd_list(int argc, char **argv);

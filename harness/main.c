@@ -18,6 +18,7 @@ static const struct verb {
     const char *meaning;
 } verbs[] = {
     {"run", cm_cmd_run, "run the checks on kernels and cases, or on a model's layer"},
+    {"bench", cm_cmd_bench, "measure kernels side by side, on cold weights, outputs verified"},
     {"report", run_report, "render records again"},
     {"repro", cm_cmd_repro, "run one failure again"},
     {"list", cm_cmd_list, "what would run; ops, kernels, checks, words, faults"},

@@ -62,7 +62,7 @@ typedef struct cm_details {
 typedef struct cm_outcome {
     cm_verdict verdict;
     int64_t compared; // elements
-    char reason[512]; // one sentence; "" for a PASS
+    char reason[512]; // one sentence; "" for a PASS, but for one of the check perf: how it compares
     cm_metric metrics[CM_MAX_METRICS];
     int metric_count;
     cm_first_bad first_bad;
