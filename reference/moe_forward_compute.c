@@ -63,6 +63,8 @@ static void round_point(const struct contract *contract, double value, cm_error_
         return;
     error->variance += cm_rounding_variance(contract->dtype, value);
     error->worst += cm_ulp(contract->dtype, value) / 2;
+    if (cm_is_small(value))
+        cm_error_add(error, CM_FP32_LEAST);
 }
 
 // Adds an error that is multiplied by `factor`.
@@ -78,7 +80,7 @@ static cm_sum dot(const double *row, const struct moe_vector *in, int64_t n)
 {
     cm_sum sum = {0};
     for (int64_t i = 0; i < n; i++) {
-        cm_sum_add(&sum, row[i] * in->value[i]);
+        cm_sum_product(&sum, row[i], in->value[i]);
         add_error(&sum.inherited, row[i], in->error[i]);
     }
     return sum;
@@ -146,6 +148,8 @@ static void project(const struct moe_layer *layer, const struct moe_projection *
             add_error(&error, s, cm_sum_error(&lora, true));
             error.variance += CM_FP32_VARIANCE * (delta * delta + value * value);
             error.worst += CM_FP32_UNIT * (fabs(delta) + fabs(value));
+            if (cm_is_small(delta) || cm_is_small(value))
+                cm_error_add(&error, 2 * CM_FP32_LEAST);
             for (int64_t j = 0; j < rank; j++)
                 magnitude += fabs(s * space->row[j]) * v->magnitude[j];
         }
@@ -158,6 +162,9 @@ static void project(const struct moe_layer *layer, const struct moe_projection *
 
 // h = silu(g) u; silu(g) = g / (1 + exp(-g)), silu' = sigma (1 + g (1 - sigma)).
 // The relative variance of exp, addition, division and product: (e/(1+e))^2 4 + 3 fp32 roundings.
+// At the end of fp32's range, g < -87.3, exp(-g) overflows or its argument is clamped, and sigma, which is
+// below CM_FP32_LEAST, becomes 0 or up to CM_FP32_LEAST. That times |g| |u| is the error of h; and silu and h
+// may be flushed themselves: CM_FP32_LEAST (|u| (|g| + 1) + 1).
 static void activate(const struct moe_vector *gate, const struct moe_vector *up, struct moe_vector *h,
                      int64_t width)
 {
@@ -171,6 +178,9 @@ static void activate(const struct moe_vector *gate, const struct moe_vector *up,
                                         1.1 * gate_worst * up->error[i].worst};
         add_error(&error, slope * u, gate->error[i]);
         add_error(&error, silu, up->error[i]);
+        if (g * u != 0 &&
+            (sigma < CM_FP32_SMALL || fabs(silu) < CM_FP32_SMALL || fabs(value) < CM_FP32_SMALL))
+            cm_error_add(&error, CM_FP32_LEAST * (fabs(u) * (fabs(g) + 1) + 1));
         h->value[i] = value;
         h->magnitude[i] = fabs(value);
         h->error[i] = error;
@@ -225,7 +235,7 @@ static void combine(cm_sum *y, double *magnitude, const struct moe_vector *down,
                     int64_t H)
 {
     for (int64_t o = 0; o < H; o++) {
-        cm_sum_add(&y[o], weight.value * down->value[o]);
+        cm_sum_product(&y[o], weight.value, down->value[o]);
         add_error(&y[o].inherited, weight.value, down->error[o]);
         add_error(&y[o].inherited, down->value[o], weight.error);
         magnitude[o] += fabs(weight.value) * down->magnitude[o];
@@ -247,6 +257,8 @@ static struct weight shared_weight(const struct moe_layer *layer, const struct c
     add_error(&weight.error, w * (1 - w), cm_sum_error(&logit, contract->router_products));
     weight.error.variance += w * w * CM_FP32_VARIANCE * (4 * (1 - w) * (1 - w) + 2);
     weight.error.worst += 4 * CM_FP32_UNIT * w;
+    if (w < CM_FP32_SMALL) // as in activate
+        cm_error_add(&weight.error, CM_FP32_LEAST);
     return weight;
 }
 

@@ -140,7 +140,7 @@ static cm_status compute(const struct sgmv_token *token, void *self)
             const double *v = expand->v + expand->slice[n] * expand->r;
             cm_row(expand->call->arguments[B], (int64_t[]){token->adapter, n}, expand->b);
             for (int64_t j = 0; j < token->rank; j++)
-                cm_sum_add(&sum, expand->b[j] * v[j]);
+                cm_sum_product(&sum, expand->b[j], v[j]);
             double delta = s * sum.value;
             value += delta;
             magnitude += fabs(s) * sum.magnitude;
@@ -148,6 +148,8 @@ static cm_status compute(const struct sgmv_token *token, void *self)
             error.variance = s * s * error.variance + CM_FP32_VARIANCE * (delta * delta + value * value);
             error.order *= s * s;
             error.worst = fabs(s) * error.worst + CM_FP32_UNIT * (fabs(delta) + fabs(value));
+            if (cm_is_small(delta) || cm_is_small(value))
+                cm_error_add(&error, 2 * CM_FP32_LEAST);
             if (expand->model && expand->accumulate) {
                 error.variance += cm_rounding_variance(y->dtype, delta);
                 error.worst += cm_ulp(y->dtype, delta) / 2;

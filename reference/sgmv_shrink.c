@@ -81,7 +81,7 @@ static cm_status compute(const struct sgmv_token *token, void *self)
             cm_sum sum = {0};
             cm_row(shrink->call->arguments[A], (int64_t[]){token->adapter, s, j}, shrink->a);
             for (int64_t i = 0; i < shrink->K; i++)
-                cm_sum_add(&sum, shrink->a[i] * shrink->x[i]);
+                cm_sum_product(&sum, shrink->a[i], shrink->x[i]);
             int64_t n = (token->token * shrink->S + s) * shrink->r + j;
             cm_want_set(&shrink->want[V], n, sum.value, sum.magnitude, cm_sum_error(&sum, shrink->products));
         }

@@ -168,6 +168,13 @@ void cm_count_bytes(const cm_call *call, cm_counts *counts)
     }
 }
 
+void cm_sum_flush(cm_sum *sum, double a, double b)
+{
+    bool lost = fabs(a) < CM_FP32_LEAST || fabs(b) < CM_FP32_LEAST || fabs(a * b) < CM_FP32_LEAST;
+    sum->small = true;
+    sum->flushed += lost ? fabs(a * b) : 0;
+}
+
 cm_error_size cm_sum_error(const cm_sum *sum, bool product_rounds)
 {
     double n = (double)sum->terms, additions = 0;
@@ -175,11 +182,14 @@ cm_error_size cm_sum_error(const cm_sum *sum, bool product_rounds)
         additions = (n + 1) / 6 * sum->squares + (n + 1) / 3 * sum->value * sum->value - sum->squares / n;
     double rounded = CM_FP32_VARIANCE * additions,
            products = product_rounds ? CM_FP32_VARIANCE * sum->squares : 0;
-    return (cm_error_size){
+    cm_error_size error = {
         .variance = sum->inherited.variance + rounded + products,
         .order = sum->inherited.order + rounded,
         .worst = sum->inherited.worst + n * CM_FP32_UNIT * sum->magnitude, // Higham's gamma_n, first order
     };
+    if (sum->small)
+        cm_error_add(&error, sum->flushed + n * CM_FP32_LEAST);
+    return error;
 }
 
 void cm_want_set(cm_want *want, int64_t n, double value, double magnitude, cm_error_size error)

@@ -11,6 +11,16 @@
 #define CM_FP32_VARIANCE (0x1p-46 / 12 * 0.5410106403333613)
 #define CM_FP32_UNIT     0x1p-24 // largest relative error of one fp32 rounding
 
+// The range of fp32. A result below CM_FP32_LEAST may become 0, for SIMD kernels flush, and then is read as
+// 0; so each such rounding point may be wrong by CM_FP32_LEAST. Sums of terms below CM_FP32_SMALL may cancel
+// to there: the last bit of a product of two fp32 numbers is 2^-48 of it.
+#define CM_FP32_LEAST 0x1p-126
+#define CM_FP32_SMALL 0x1p-78
+static inline bool cm_is_small(double value)
+{
+    return value != 0 && value < CM_FP32_SMALL && value > -CM_FP32_SMALL;
+}
+
 const DLTensor *cm_arg(const cm_call *call, const char *name); // NULL: absent
 int64_t cm_dim(const cm_call *call, char letter);
 
@@ -40,6 +50,8 @@ typedef struct cm_sum {
     double magnitude; // sum of |term|
     double squares;   // sum of term^2
     int64_t terms;
+    bool small;              // a term may leave fp32's range
+    double flushed;          // sum of the |terms| that are lost where subnormal numbers are 0
     cm_error_size inherited; // from the terms
 } cm_sum;
 
@@ -51,9 +63,28 @@ static inline void cm_sum_add(cm_sum *sum, double term)
     sum->terms++;
 }
 
+void cm_sum_flush(cm_sum *sum, double a, double b); // for cm_sum_product
+
+static inline void cm_sum_product(cm_sum *sum, double a, double b)
+{
+    double term = a * b;
+    cm_sum_add(sum, term);
+    if (cm_is_small(term))
+        cm_sum_flush(sum, a, b);
+}
+
+// Adds an absolute error, of unknown sign, that other points of the sum may have alike.
+static inline void cm_error_add(cm_error_size *error, double size)
+{
+    error->variance += size * size;
+    error->worst += size;
+}
+
 // Error of the whole sum. Each addition rounds the partial sum s_i; over all orders of n terms the mean of
 // sum s_i^2 is (n+1)/6 Q + (n+1)/3 S^2 - Q/n with Q the sum of squares and S the sum (the first partial sum
-// is a term and is not rounded). `product_rounds`: a product of two factors does not fit fp32.
+// is a term and is not rounded). `product_rounds`: a product of two factors does not fit fp32. Where terms
+// are small, each partial sum may also be flushed, all with one sign: n CM_FP32_LEAST, and the terms that are
+// lost.
 cm_error_size cm_sum_error(const cm_sum *sum, bool product_rounds);
 
 // Stores element n of an output.

@@ -202,5 +202,6 @@ Suite *cm_unit_sigma(void)
     tcase_set_timeout(tcase, 300);
     tcase_add_loop_test(tcase, sigma_is_the_error, 0, sizeof combinations / sizeof *combinations);
     suite_add_tcase(suite, tcase);
+    suite_add_tcase(suite, cm_unit_sigma_range());
     return suite;
 }

@@ -48,6 +48,20 @@ void cm_sigma_open(const cm_pristine *pristine, cm_dtype dtype, cm_accuracy accu
     }
 }
 
+static double in_range(const struct cm_sigma_kernel *kernel, double value)
+{
+    return kernel->range == CM_SIGMA_FLUSHED && fabs(value) < 0x1p-126 ? 0 : value;
+}
+
+void cm_sigma_set_range(struct cm_sigma_kernel *kernel, enum cm_sigma_range range, double least)
+{
+    kernel->range = range;
+    kernel->least = least;
+    for (int n = 0; n < CM_MAX_ARGUMENTS; n++)
+        for (int64_t i = 0; kernel->values[n] && i < cm_tensor_count(kernel->pristine->arguments[n]); i++)
+            kernel->values[n][i] = (float)in_range(kernel, kernel->values[n][i]);
+}
+
 double cm_sigma_rounded(cm_dtype dtype, double value)
 {
     char storage[8];
@@ -67,7 +81,7 @@ static uint32_t draw(struct cm_sigma_kernel *kernel)
 static double round_to(struct cm_sigma_kernel *kernel, cm_dtype dtype, double exact)
 {
     if (!kernel->injected)
-        return cm_sigma_rounded(dtype, exact);
+        return in_range(kernel, cm_sigma_rounded(dtype, exact));
     return exact == 0 ? 0 : exact + ((double)draw(kernel) * 0x1p-32 - 0.5) * cm_dtype_ulp(dtype, exact);
 }
 
@@ -90,14 +104,15 @@ static double plus(struct cm_sigma_kernel *kernel, double a, double b)
 static double times(struct cm_sigma_kernel *kernel, double a, double b)
 {
     double exact = a * b;
-    return (double)(float)exact == exact ? exact : round_to(kernel, CM_F32, exact);
+    return (double)(float)exact == exact ? in_range(kernel, exact) : round_to(kernel, CM_F32, exact);
 }
 
 // sigmoid(g) with four roundings: exp is allowed 2 ulp, which is two of them.
 static double sigmoid(struct cm_sigma_kernel *kernel, double g)
 {
     if (!kernel->injected)
-        return 1 / (1 + (double)expf((float)-g)); // rounded by the caller's product
+        return fmax(in_range(kernel, 1 / (1 + (double)expf((float)-g))), // rounded by the caller's product
+                    kernel->range == CM_SIGMA_CLAMPED ? kernel->least : 0);
     double e = exp(-g);
     e += 2 * (round_to(kernel, CM_F32, e) - e);
     return 1 / plus(kernel, 1, e);
