@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whether the amx kernels can run here: built with the instructions, rows by AVX512-BF16, and tiles of the
+// processor or of the emulator.
+#include "optimized/amx/emulator/amx.h"
+#include "optimized/amx/products.h"
+
+#include <pthread.h>
+#include <stdio.h>
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+bool cm_amx_emulated(void)
+{
+    return CM_AMX_CALLS || cm_amx_available() != CM_AMX_NATIVE;
+}
+
+bool cm_amx_ready(char *reason, size_t size)
+{
+    if (!CM_AMX_BUILT) {
+        snprintf(reason, size, "built without AMX");
+        return false;
+    }
+    if (!cm_avx512_available(reason, size))
+        return false;
+    if (cm_amx_available() == CM_AMX_NATIVE)
+        return cm_amx_request_permission(reason, size) == CM_OK;
+    // Each time: whoever took SIGILL since then loses it to the emulator, which asks him about what is no
+    // tile instruction.
+    pthread_mutex_lock(&lock);
+    bool ready = cm_amx_emulate_enable(CM_AMX_PATCH, reason, size) == CM_OK &&
+                 cm_amx_request_permission(reason, size) == CM_OK;
+    pthread_mutex_unlock(&lock);
+    if (ready)
+        cm_amx_reset();
+    return ready;
+}

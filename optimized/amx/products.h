@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the amx kernels share: whether tiles can run here (cpu.c), and int8 matrices in the order of tiles
+// (pack.c). The products are in blocks.h. bf16 matrices are packed as for avx512: a panel of it is a column
+// of tiles. Rows are rounded and activated by avx512/products.c.
+#ifndef CM_AMX_PRODUCTS_H
+#define CM_AMX_PRODUCTS_H
+
+#include "optimized/avx512/products.h"
+
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__)
+#define CM_AMX_BUILT 1
+#else
+#define CM_AMX_BUILT 0 // the file that asks is not compiled for AMX
+#endif
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
+#define CM_AMX_CALLS 1
+#endif
+#endif
+#if !defined(CM_AMX_CALLS)
+#if defined(__SANITIZE_ADDRESS__)
+#define CM_AMX_CALLS 1
+#else
+#define CM_AMX_CALLS 0
+#endif
+#endif
+
+// Whether tiles can be used from now on; if not, says why. Starts the emulator in this process where the
+// processor has none, and gives the thread's tiles their initial state there: what one call configured can't
+// serve the next. Threads may call it at the same time.
+bool cm_amx_ready(char *reason, size_t size);
+bool cm_amx_emulated(void); // whether they are emulated here; starts nothing
+
+#endif
