@@ -63,11 +63,11 @@
         .fill = {.kind = "scale"}, .meaning = "scales of " of ", one per row and group of G"                 \
     }
 
-#define BIAS(id, dims, sign, scale, part, of)                                                                \
+#define BIAS(id, generator, dims, sign, scale, part, of)                                                     \
     {                                                                                                        \
         .name = id, .role = CM_WEIGHT, .dtypes = FLOATS, .dtype_variable = 'p', .shape = dims,               \
         .optional = true, .meaning = "bias of " of, .fill = {                                                \
-            .kind = "bias",                                                                                  \
+            .kind = generator,                                                                               \
             .gain = -1,                                                                                      \
             .aligned = sign,                                                                                 \
             .exact_scale = scale,                                                                            \
@@ -96,9 +96,9 @@ static const cm_argument arguments[] = {
     SCALE("w_gate_scale", "E I H/G", "w_gate"),
     SCALE("w_up_scale", "E I H/G", "w_up"),
     SCALE("w_down_scale", "E H I/G", "w_down"),
-    BIAS("bias_gate", "E I", '1', 6, CM_PEAK_ROW, "w_gate"),
-    BIAS("bias_up", "E I", 0, 0, CM_PEAK_ROW, "w_up"),
-    BIAS("bias_down", "E H", 0, 0, CM_PEAK_NONE, "w_down, added before the router weight multiplies"),
+    BIAS("bias_gate", "gate_bias", "E I", '1', 6, CM_PEAK_ROW, "w_gate"),
+    BIAS("bias_up", "bias", "E I", 0, 0, CM_PEAK_ROW, "w_up"),
+    BIAS("bias_down", "bias", "E H", 0, 0, CM_PEAK_NONE, "w_down, added before the router weight multiplies"),
     LORA("lora_", "gate", "E ", "H", "I", 'H', 6, ""),
     LORA("lora_", "up", "E ", "H", "I", 0, 0, ""),
     LORA("lora_", "down", "E ", "I", "H", 0, 0, ""),

@@ -54,6 +54,10 @@ static const cm_row rows[] = {
      "exact}-"
      "s23",
      EACH, CM_SET_CI, "the same with other weights, and with h rounded before"},
+    {"t70-k12-e260-h32-i16-r2x17-bf16-yf32-{random,exact}-s26", "numerics effect bounds", CM_SET_CI,
+     "more tokens than 64, experts than 256, adapters than 16, experts of a token than 8"},
+    {"t3-k1-e2-h{3600-i64,64-i3600}-r8x2-bf16-{random,exact}-s27", "numerics effect bounds", CM_SET_CI,
+     "rows of more than 3584"},
     {"t{1,2,5,17,24}-k{1,2,3}-e{4,5,9}-h{31,48,64,100}-i{17,24,33}-{,d20}-r{1,5,8,16}x{1,2,5}-{bf16,f16,f32}-"
      "{uniform,skewed,hot,duplicate,holes}-{mixed,full,last}-{packed,padded,shared_outer}-{random,exact}-s*",
      "numerics mutation bounds isolation state determinism", CM_SET_FUZZ, "everything with everything"},

@@ -17,6 +17,9 @@ static const cm_row rows[] = {
     {"t0-r8x2-K64-bf16-{random,exact}-s5", "mutation bounds", CM_SET_CI, "no token"},
     {"t96-r64x2-K288-S2-{bf16,f32}-full-random-s6", "determinism", CM_SET_CI,
      "products so large that libraries divide them among threads"},
+    {"t5-r8x2-K3600-{bf16,f32}-{random,exact}-s8", "numerics effect bounds", CM_SET_CI, "long rows"},
+    {"t300-r4x40-K48-{bf16,f32}-{random,exact}-s9", "numerics effect bounds", CM_SET_CI,
+     "more tokens than 256, adapters than 32"},
     {"t{1,2,9,40}-r{1,3,8,16,48}x{1,2,6}-K{16,31,100,300}-S{1,2,3}-{bf16,f16,f32}-{,vf32}-{mixed,full,last,"
      "rank0}-"
      "{packed,padded}-{random,exact}-s*",

@@ -4,7 +4,7 @@
 #   check: the check that must kill it
 #   finding: text that must be part of that check's reason
 #   cases: pattern of the cases on which it runs; on one of them at least it must be killed with that finding
-#   checks: (optional) the only checks that run, blank between; for a fault that takes the time-out in each
+#   checks: (optional) the only checks that run, blank between; for costly cases, or a time-out in each
 #   ---            then the text to be replaced, which must stand in the source exactly once,
 #   +++            and what replaces it; as many pairs as needed
 file(READ ${INPUT} fault)
