@@ -34,10 +34,11 @@ struct command {
 cm_verdict cm_bench_timeable(const cm_kernel *kernel, cm_outcome *outcome)
 {
     const char *preloaded = getenv("LD_PRELOAD");
+    if (kernel->side && kernel->side->emulated)
+        return cm_conclude(outcome, CM_SKIP, "its device is emulated here: an emulated run has no speed");
     if (kernel->device != 0 && kernel->device != kDLCPU)
-        return cm_conclude(
-            outcome, CM_SKIP,
-            "it is a kernel of another device, which is emulated here: an emulated run has no speed");
+        return cm_conclude(outcome, CM_SKIP,
+                           "it is a kernel of another device: bench measures kernels of host memory only");
     if (preloaded && strstr(preloaded, "checkmoe-amx"))
         return cm_conclude(outcome, CM_SKIP,
                            "an emulator is preloaded (LD_PRELOAD): an emulated run has no speed");

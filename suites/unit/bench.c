@@ -213,5 +213,6 @@ Suite *cm_unit_bench(void)
     suite_add_tcase(suite, cm_unit_bench_statistics());
     suite_add_tcase(suite, quick);
     suite_add_tcase(suite, pairs);
+    suite_add_tcase(suite, cm_unit_bench_cli());
     return suite;
 }

@@ -130,6 +130,8 @@ static void release_twice(void *state)
     raise(SIGABRT);
 }
 
+static const cm_side emulated = {.size = sizeof(cm_side), .emulated = true};
+
 const cm_unit_bad_kernel cm_unit_bad_kernels[] = {
     {{KERNEL("nothing", run_nothing)}, CM_FAIL, "v"},
     {{KERNEL("off", run_off_by_one)}, CM_FAIL, "v"},
@@ -143,6 +145,9 @@ const cm_unit_bad_kernel cm_unit_bad_kernels[] = {
     {{KERNEL("picky", run_right), .supports = supports_nothing}, CM_SKIP, "not on a Monday"},
     {{KERNEL("full", run_right), .prepare = refuse_to_prepare}, CM_ERROR, "prepare returned \"no memory\""},
     {{KERNEL("release", run_right), .release = release_twice}, CM_CRASH, "SIGABRT"},
-    {{KERNEL("emulated", run_right), .device = kDLCUDA}, CM_SKIP, "an emulated run has no speed"},
+    {{KERNEL("emulated", run_right), .device = kDLCUDA, .side = &emulated},
+     CM_SKIP,
+     "an emulated run has no speed"},
+    {{KERNEL("device", run_right), .device = kDLCUDA}, CM_SKIP, "kernels of host memory only"},
     {{0}, CM_PASS, NULL},
 };

@@ -21,5 +21,6 @@ extern const cm_unit_bad_kernel cm_unit_bad_kernels[]; // ends with a kernel wit
 
 Suite *cm_unit_bench(void);
 TCase *cm_unit_bench_statistics(void);
+TCase *cm_unit_bench_cli(void);
 
 #endif
