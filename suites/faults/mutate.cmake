@@ -4,6 +4,7 @@
 #   check: the check that must kill it
 #   finding: text that must be part of that check's reason
 #   cases: pattern of the cases on which it runs; on one of them at least it must be killed with that finding
+#   header: (optional) a header that the kernel includes; it is put in place of its #include, to be changed
 #   checks: (optional) the only checks that run, blank between; for costly cases, or a time-out in each
 #   ---            then the text to be replaced, which must stand in the source exactly once,
 #   +++            and what replaces it; as many pairs as needed
@@ -27,6 +28,14 @@ string(REPLACE "\"" "\\\"" story "${story}")
 string(REPLACE "\"" "\\\"" quoted_finding "${finding}")
 
 file(READ ${ROOT}/${kernel} source)
+if(fault MATCHES "\nheader: ([^\n]*)\n")
+  set(header ${CMAKE_MATCH_1})
+  file(READ ${ROOT}/${header} text)
+  if(NOT source MATCHES "#include \"${header}\"")
+    message(FATAL_ERROR "${INPUT}: ${kernel} does not include ${header}")
+  endif()
+  string(REPLACE "#include \"${header}\"" "${text}" source "${source}")
+endif()
 string(REPLACE ";" "${semicolon}" source "${source}")
 string(FIND "${fault}" "\n---\n" at)
 if(at EQUAL -1)
