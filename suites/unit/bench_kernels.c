@@ -17,6 +17,7 @@ static void spin(int thousands)
     volatile unsigned sum = 0;
     for (int n = 0; n < thousands * 1000; n++)
         sum += (unsigned)n;
+    (void)sum;
 }
 
 static cm_status run_right(const cm_call *call, void *state)
