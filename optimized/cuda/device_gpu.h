@@ -10,7 +10,7 @@
 #define CM_DEVICE        static __device__ __forceinline__
 #define CM_METHOD        __device__ __forceinline__
 #define CM_UNROLL        _Pragma("unroll")
-#define CM_THREADS(most) __launch_bounds__(most)
+#define CM_THREADS(most) __launch_bounds__(most, 1) // without the 1, ptxas saves registers by spilling
 
 // Copies bits from one type to another; registers only.
 template <typename To, typename From> CM_DEVICE To cm_bits(From from)

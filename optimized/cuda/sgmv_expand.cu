@@ -170,10 +170,9 @@ template <typename T, typename V> CM_DEVICE void run_dense(const Expand<T, V> &c
         cm_barrier();
     }
     CM_UNROLL
-    for (int n = 0; n < 2; n++)
-        CM_UNROLL
-    for (int i = 0; i < 4; i++)
-        store(call, part, lane / 4 + 8 * (i >> 1), 16 * warp + 8 * n + 2 * (lane % 4) + (i & 1), sum[n][i]);
+    for (int n = 0; n < 8; n++)
+        store(call, part, lane / 4 + 8 * (n >> 1 & 1), 16 * warp + 8 * (n >> 2) + 2 * (lane % 4) + (n & 1),
+              sum[n >> 2][n & 3]);
 }
 
 // A thread has one column of every second token.

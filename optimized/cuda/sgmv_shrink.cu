@@ -120,11 +120,9 @@ CM_DEVICE void run_dense(const Shrink<T, V> &call, const Part &part, cm_shared<i
     cm_barrier();
     cm_shared<float> parts = cm_shared_array<float>(CM_TILE_SHARED, WARPS * ROWS * RANKS);
     CM_UNROLL
-    for (int n = 0; n < RANKS / 8; n++)
-        CM_UNROLL
-    for (int i = 0; i < 4; i++) {
-        int row = lane / 4 + 8 * (i >> 1), column = 8 * n + 2 * (lane % 4) + (i & 1);
-        parts.set((uint32_t)((warp * ROWS + row) * RANKS + column), sum[n][i]);
+    for (int n = 0; n < RANKS / 2; n++) {
+        int row = lane / 4 + 8 * (n >> 1 & 1), column = 8 * (n >> 2) + 2 * (lane % 4) + (n & 1);
+        parts.set((uint32_t)((warp * ROWS + row) * RANKS + column), sum[n >> 2][n & 3]);
     }
     cm_barrier();
     for (int n = (int)threadIdx.x; n < part.tile.count * RANKS; n += THREADS) {
