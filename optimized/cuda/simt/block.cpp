@@ -248,7 +248,7 @@ static bool begin_block(Block *b, const Launch &launch, uint64_t number)
     std::fill(b->shadow.begin(), b->shadow.end(), Shadow{0, 0, 0, 0, NOBODY, NOBODY, UNWRITTEN});
     for (int w = 0; w < b->warp_count; w++) {
         Warp *warp = &b->warps[(size_t)w];
-        warp->exited = warp->syncs = 0;
+        warp->exited = warp->syncs = warp->under_way = 0;
         memset(warp->meetings, 0, sizeof warp->meetings);
         for (Slots &slots : warp->slots)
             slots.readers = 0;

@@ -60,10 +60,11 @@ struct Meeting {
 };
 
 struct Warp {
-    unsigned exited;        // lanes
-    uint32_t syncs;         // __syncwarp of all its living lanes so far: orders memory within the warp
-    Meeting meetings[WARP]; // those with arrived lanes are under way
-    Slots slots[2 * WARP];  // a lane is in one meeting and reads from one at most
+    unsigned exited; // lanes
+    uint32_t syncs;  // __syncwarp of all its living lanes so far: orders memory within the warp
+    Meeting meetings[WARP];
+    uint32_t under_way;    // meetings with arrived lanes, by bit
+    Slots slots[2 * WARP]; // a lane is in one meeting and reads from one at most
 };
 
 // What the kernel did to each granule of shared memory since the block began.

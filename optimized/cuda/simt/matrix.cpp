@@ -8,8 +8,9 @@
 namespace cm_simt
 {
 
+// A lane's elements, widened: register n holds 2 n and 2 n + 1.
 struct Fragments {
-    uint32_t a[4], b[2];
+    float a[8], b[4];
 };
 
 static uint16_t half_of(uint32_t pair, int high)
@@ -24,8 +25,10 @@ void mma_16x8x16(float d[4], const uint32_t a[4], const uint32_t b[2], const flo
 {
     Fragments own;
     float result[4];
-    memcpy(own.a, a, sizeof own.a);
-    memcpy(own.b, b, sizeof own.b);
+    for (int n = 0; n < 8; n++)
+        own.a[n] = widen(half_of(a[n / 2], n % 2));
+    for (int n = 0; n < 4; n++)
+        own.b[n] = widen(half_of(b[n / 2], n % 2));
     Slots *slots = meet(~0u, "mma.m16n8k16", place, &own, 0);
     int lane = thread()->lane;
     for (int i = 0; i < 4; i++) {
@@ -34,8 +37,7 @@ void mma_16x8x16(float d[4], const uint32_t a[4], const uint32_t b[2], const flo
         for (int k = 0; k < 16; k++) {
             auto *from_a = static_cast<const Fragments *>(slots->pointer[row % 8 * 4 + k % 8 / 2]);
             auto *from_b = static_cast<const Fragments *>(slots->pointer[column * 4 + k % 8 / 2]);
-            sum += widen(half_of(from_a->a[row / 8 + 2 * (k / 8)], k & 1)) *
-                   widen(half_of(from_b->b[k / 8], k & 1));
+            sum += from_a->a[2 * (row / 8 + 2 * (k / 8)) + (k & 1)] * from_b->b[2 * (k / 8) + (k & 1)];
         }
         result[i] = sum;
     }

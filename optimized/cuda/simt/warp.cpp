@@ -26,9 +26,10 @@ static void look_for_clash(const Thread *self, const Warp *warp, unsigned mask, 
                            Place place)
 {
     unsigned own = 1u << self->lane;
-    for (const Meeting &other : warp->meetings) {
+    for (uint32_t left = warp->under_way; left; left &= left - 1) {
+        const Meeting &other = warp->meetings[__builtin_ctz(left)];
         bool joins = other.mask == mask && !strcmp(other.operation, operation);
-        if (!other.arrived || joins || !(other.mask & own))
+        if (joins || !(other.mask & own))
             continue;
         if (other.arrived & mask || (same(place, other.place) && other.mask != mask))
             fail(WRONG_LANE_MASK, place,
@@ -40,13 +41,12 @@ static void look_for_clash(const Thread *self, const Warp *warp, unsigned mask, 
 
 static Meeting *find_meeting(Warp *warp, unsigned mask, const char *operation)
 {
-    Meeting *found = nullptr;
-    for (Meeting &meeting : warp->meetings) {
-        if (meeting.arrived && meeting.mask == mask && !strcmp(meeting.operation, operation))
-            return &meeting;
-        found = !found && !meeting.arrived ? &meeting : found;
+    for (uint32_t left = warp->under_way; left; left &= left - 1) {
+        Meeting *meeting = &warp->meetings[__builtin_ctz(left)];
+        if (meeting->mask == mask && !strcmp(meeting->operation, operation))
+            return meeting;
     }
-    return found; // there is one: each lane is in one meeting at most
+    return &warp->meetings[__builtin_ctz(~warp->under_way)]; // each lane is in one meeting at most
 }
 
 Slots *meet(unsigned mask, const char *operation, Place place, const void *pointer, uint64_t value)
@@ -68,6 +68,7 @@ Slots *meet(unsigned mask, const char *operation, Place place, const void *point
         meeting->slots->readers = mask;
     }
     Slots *slots = meeting->slots;
+    warp->under_way |= 1u << (meeting - warp->meetings);
     slots->pointer[self->lane] = pointer;
     slots->value[self->lane] = value;
     meeting->arrived |= own;
@@ -79,6 +80,7 @@ Slots *meet(unsigned mask, const char *operation, Place place, const void *point
         return slots;
     }
     meeting->arrived = 0;
+    warp->under_way &= ~(1u << (meeting - warp->meetings));
     for (int n : b->order) {
         Thread *sleeper = &b->threads[(size_t)n];
         if (sleeper->warp == self->warp && mask >> sleeper->lane & 1 && sleeper != self)
