@@ -34,9 +34,11 @@ static void add(const struct maker *maker, int term, const char *part, const cm_
     if (table->count == table->space) {
         table->space = table->space ? 2 * table->space : 32;
         table->rows = realloc(table->rows, (size_t)table->space * sizeof *table->rows);
-        if (!table->rows)
+        table->strict = realloc(table->strict, (size_t)table->space * sizeof *table->strict);
+        if (!table->rows || !table->strict)
             cm_broken("out of memory for %d gains", table->space);
     }
+    table->strict[table->count] = (cm_gain){.gain = gains->strict_gain[n], .error = gains->strict_error[n]};
     cm_gain *row = &table->rows[table->count++];
     *row = (cm_gain){.gain = gains->gain[n], .error = gains->error[n]};
     snprintf(row->term, sizeof row->term, "%s", maker->values->test_case.op->terms[term].name);
@@ -45,7 +47,7 @@ static void add(const struct maker *maker, int term, const char *part, const cm_
 
 static bool can_judge(const cm_gains *gains, int n)
 {
-    return gains->determined[n] && gains->error[n] <= CM_GAIN_ERROR;
+    return gains->determined[n] && gains->strict_error[n] <= CM_GAIN_ERROR;
 }
 
 static void name_range(char letter, int64_t begin, int64_t end, char part[24])
@@ -87,6 +89,8 @@ static void add_slices(const struct maker *maker, char letter, double operations
                 maker->table->unjudged++;
         }
         cm_gains_close(&gains);
+    } else if (maker->values->test_case.dims[cm_dim_index(letter)] > 1) {
+        maker->table->uncut++;
     }
     cm_parts_close(&parts);
 }
@@ -135,6 +139,11 @@ static bool is_indexed(const cm_pristine *values, char letter)
     return false;
 }
 
+static bool is_off(const cm_gain *row, int tests)
+{
+    return !(fabs(row->gain - 1) <= cm_gain_limit(row->error, tests));
+}
+
 void cm_gain_table_make(const cm_pristine *values, cm_accuracy accuracy, int output, const cm_parts *terms,
                         const DLTensor *got, double operations, cm_gain_table *table)
 {
@@ -147,14 +156,16 @@ void cm_gain_table_make(const cm_pristine *values, cm_accuracy accuracy, int out
     add_columns(&maker, terms);
     for (int n = 0; n < table->count; n++) {
         int tests = n < table->wholes ? 1 : table->count - table->wholes;
-        cm_gain *row = &table->rows[n];
-        row->off = !(fabs(row->gain - 1) <= cm_gain_limit(row->error, tests));
+        table->rows[n].off = is_off(&table->rows[n], tests);
+        table->strict[n].off = is_off(&table->strict[n], tests);
+        table->wholes_off += n < table->wholes && table->strict[n].off;
     }
 }
 
 void cm_gain_table_close(cm_gain_table *table)
 {
     free(table->rows);
+    free(table->strict);
     *table = (cm_gain_table){0};
 }
 
@@ -166,11 +177,13 @@ static double distance(const cm_gain *row)
 
 const cm_gain *cm_gain_table_worst(const cm_gain_table *table)
 {
-    const cm_gain *worst = NULL;
+    int worst = -1;
     for (int n = table->wholes; n < table->count; n++)
-        if (table->rows[n].off && (!worst || distance(&table->rows[n]) > distance(worst)))
-            worst = &table->rows[n];
-    return worst;
+        if (table->strict[n].off && (worst < 0 || table->rows[n].off > table->rows[worst].off ||
+                                     (table->rows[n].off == table->rows[worst].off &&
+                                      distance(&table->rows[n]) > distance(&table->rows[worst]))))
+            worst = n;
+    return worst < 0 ? NULL : &table->rows[worst];
 }
 
 static int by_distance(const void *left, const void *right)

@@ -14,14 +14,17 @@ typedef struct cm_effect {
 
 typedef struct cm_gains {
     int count;
-    double *gain, *error; // 1 + coefficient, and its standard error
-    bool *determined;     // false: nothing is left of the effect after the others explain it
+    double *gain, *error;               // 1 + coefficient, and its standard error
+    double *strict_gain, *strict_error; // as if every deviation were an effect or rounding
+    bool *determined;                   // false: nothing is left of the effect after the others explain it
 } cm_gains;
 
 // Weighted least squares of err = got - want on `count` effects: err = sum_p (gain_p - 1) effect_p, weights
 // 1/sigma^2, over columns begin <= c < end of the last dimension.
 // The standard error is propagated from want->sigma, whose errors the elements of one row share (8 of them
-// count as independent, see judge.c), and from the output's own rounding. Close the gains.
+// count as independent, see judge.c), and from the output's own rounding. Effects of a wrong projection do
+// not add up: where residuals are far above sigma, their mean square joins the variance of every element, and
+// gain and error are those of that fit; elsewhere they are the strict ones. Close the gains.
 void cm_gains_solve(const DLTensor *got, cm_dtype dtype, const cm_want *want, const cm_effect *const *effects,
                     int count, int64_t begin, int64_t end, cm_gains *gains);
 void cm_gains_close(cm_gains *gains);

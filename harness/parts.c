@@ -16,9 +16,9 @@ uint64_t cm_effect_terms(const cm_op *op)
     return terms;
 }
 
-// The reference of `values`, with terms left out, in memory of its own.
-static void evaluate(const cm_pristine *values, cm_accuracy accuracy, uint64_t omit,
-                     cm_want without[CM_MAX_ARGUMENTS])
+// The reference of `values`, with terms left out, in memory of its own. Only its values are used: they are
+// those of every accuracy.
+static void evaluate(const cm_pristine *values, uint64_t omit, cm_want without[CM_MAX_ARGUMENTS])
 {
     cm_error error = {{0}};
     const cm_op *op = values->test_case.op;
@@ -32,7 +32,7 @@ static void evaluate(const cm_pristine *values, cm_accuracy accuracy, uint64_t o
             (cm_want){(int64_t)count,    memory, memory + count, memory + 2 * count, memory + 3 * count,
                       memory + 4 * count};
     }
-    if (cm_pristine_without(values, omit, accuracy, without, &error) != CM_OK)
+    if (cm_pristine_without(values, omit, CM_ACCURACY_MODEL, without, &error) != CM_OK)
         cm_broken("%s", error.message);
 }
 
@@ -47,7 +47,7 @@ double *cm_parts_delta(const cm_pristine *values, cm_accuracy accuracy, int outp
     cm_want without[CM_MAX_ARGUMENTS];
     const cm_want *want = &values->want[accuracy][output];
     double *delta = cm_new((size_t)want->count + 1, sizeof *delta), size = 0;
-    evaluate(values, accuracy, omit, without);
+    evaluate(values, omit, without);
     for (int64_t i = 0; i < want->count; i++) {
         delta[i] = want->value[i] - without[output].value[i];
         size += fabs(delta[i]);
@@ -226,7 +226,7 @@ static void add_slice(const struct cutter *cutter, cm_accuracy accuracy, cm_part
     }
     if (count) {
         set_slice(cutter, part.term, part.begin, part.end, true);
-        evaluate(some ? some : cutter->own, accuracy, 0, without);
+        evaluate(some ? some : cutter->own, 0, without);
         set_slice(cutter, part.term, part.begin, part.end, false);
         for (int64_t i = 0; i < count * row; i++)
             delta[i] = want->value[rows[i / row] * row + i % row] - without[cutter->output].value[i];

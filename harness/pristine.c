@@ -2,6 +2,7 @@
 #include "harness/pristine.h"
 
 #include "harness/host.h"
+#include "harness/kept.h"
 #include "harness/op.h"
 #include "harness/registry.h"
 
@@ -75,25 +76,6 @@ static void *map_argument(cm_pristine *pristine, int n, size_t extent)
     }
     pristine->files[n] = file;
     return keep(pristine, data, extent);
-}
-
-// Values of all outputs for one set of terms that are left out. Children fill this for each other: the
-// kernels of a case ask for the same.
-enum { MOST_KEPT = 24 };
-struct cm_pristine_kept {
-    int count; // valid ones
-    uint64_t omit[MOST_KEPT];
-    cm_accuracy accuracy[MOST_KEPT];
-    double values[]; // MOST_KEPT times everything in cm_want of each output
-};
-
-static size_t want_size(const cm_pristine *pristine)
-{
-    size_t size = 0;
-    for (int n = 0; pristine->test_case.op->arguments[n].name; n++)
-        if (pristine->test_case.op->arguments[n].compare != CM_COMPARE_NONE)
-            size += 5 * (size_t)cm_tensor_count(pristine->arguments[n]);
-    return size;
 }
 
 static void hosted_open(const cm_pristine *pristine, const DLTensor *const *arguments, cm_hosted *hosted)
@@ -211,9 +193,8 @@ cm_status cm_pristine_open(const cm_case *test_case, const cm_source *source, cm
     status = cm_op_validate(&hosted.call);
     if (status != CM_OK)
         cm_fail(error, status, "case %s: %s", pristine->name, hosted.error.message);
-    else if (pristine->bytes >= LARGE)
-        pristine->kept =
-            map(pristine, sizeof *pristine->kept + MOST_KEPT * want_size(pristine) * sizeof(double));
+    else
+        pristine->kept = map(pristine, CM_KEPT_BYTES);
 done:
     if (status != CM_OK)
         cm_pristine_close(pristine);
@@ -276,7 +257,8 @@ cm_status cm_pristine_select(const cm_pristine *from, char letter, const int64_t
                              cm_pristine *to, cm_error *error)
 {
     const cm_op *op = from->test_case.op;
-    *to = (cm_pristine){.test_case = from->test_case, .bytes = from->bytes, .level = from->level};
+    *to = (cm_pristine){
+        .test_case = from->test_case, .kept = from->kept, .bytes = from->bytes, .level = from->level};
     memcpy(to->name, from->name, sizeof to->name);
     to->test_case.dims[cm_dim_index(letter)] = count;
     to->borrowed = true;
@@ -306,42 +288,24 @@ cm_status cm_pristine_select(const cm_pristine *from, char letter, const int64_t
 void cm_pristine_changed(cm_pristine *pristine)
 {
     pristine->has_want[0] = pristine->has_want[1] = false;
-    pristine->kept = NULL; // the original's
-}
-
-// Copies between the outputs and one place of those that are kept.
-static void move_want(const cm_pristine *pristine, cm_want *want, double *kept, bool store)
-{
-    for (int n = 0; pristine->test_case.op->arguments[n].name; n++) {
-        size_t count =
-            pristine->test_case.op->arguments[n].compare == CM_COMPARE_NONE ? 0 : (size_t)want[n].count;
-        double *parts[5] = {want[n].value, want[n].sigma, want[n].order, want[n].worst, want[n].magnitude};
-        for (int part = 0; part < 5 && count > 0; part++, kept += count)
-            memcpy(store ? kept : parts[part], store ? parts[part] : kept, count * sizeof *kept);
-    }
+    if (!pristine->borrowed)
+        pristine->kept = NULL; // its files are not what they were
 }
 
 static cm_status evaluate(const cm_pristine *pristine, uint64_t omit, cm_accuracy accuracy, cm_want *want,
                           cm_error *error)
 {
-    struct cm_pristine_kept *kept = pristine->kept;
     cm_hosted hosted;
-    for (int n = 0; kept && n < kept->count; n++)
-        if (kept->omit[n] == omit && kept->accuracy[n] == accuracy) {
-            move_want(pristine, want, kept->values + (size_t)n * want_size(pristine), false);
-            return CM_OK;
-        }
     hosted_open(pristine, pristine->arguments, &hosted);
+    uint64_t key = pristine->kept ? cm_kept_key(&hosted.call, pristine->files, omit, accuracy) : 0;
+    if (pristine->kept && cm_kept_find(pristine->kept, key, want))
+        return CM_OK;
     cm_status status = pristine->test_case.op->reference(&hosted.call, omit, accuracy, want);
     if (status != CM_OK)
         cm_fail(error, status, "reference of %s on %s: %s", pristine->test_case.op->name, pristine->name,
                 hosted.error.message);
-    if (status == CM_OK && kept && kept->count < MOST_KEPT) {
-        move_want(pristine, want, kept->values + (size_t)kept->count * want_size(pristine), true);
-        kept->omit[kept->count] = omit;
-        kept->accuracy[kept->count] = accuracy;
-        kept->count++; // last: a child may be killed at any time
-    }
+    else if (pristine->kept)
+        cm_kept_add(pristine->kept, key, want);
     return status;
 }
 

@@ -20,7 +20,7 @@ typedef struct cm_pristine {
     int level;                                   // of the exact tier
     cm_want want[2][CM_MAX_ARGUMENTS];           // by accuracy; count 0 where not made
     bool has_want[2];
-    struct cm_pristine_kept *kept; // what the reference said for all processes; NULL: nothing is kept
+    struct cm_kept *kept; // what the reference said, for all processes and copies; NULL: nothing is kept
     void *mappings[8 * CM_MAX_ARGUMENTS];
     size_t mapped[8 * CM_MAX_ARGUMENTS];
     int mapping_count;

@@ -202,9 +202,9 @@ static void reference_of(cm_pristine *values, cm_want wants[CM_MAX_ARGUMENTS])
 {
     cm_error error = {{0}};
     cm_pristine_changed(values);
-    if (cm_pristine_want(values, CM_ACCURACY_SINGLE, &error) != CM_OK)
+    if (cm_pristine_want(values, CM_ACCURACY_MODEL, &error) != CM_OK)
         cm_broken("%s", error.message);
-    memcpy(wants, values->want[CM_ACCURACY_SINGLE], CM_MAX_ARGUMENTS * sizeof *wants);
+    memcpy(wants, values->want[CM_ACCURACY_MODEL], CM_MAX_ARGUMENTS * sizeof *wants);
 }
 
 // Elements that the reference leaves as they are, to the last bit of its doubles, when nothing has an
