@@ -60,7 +60,7 @@ static const cm_row rows[] = {
      "rows of more than 3584"},
     {"t{1,2,5,17,24}-k{1,2,3}-e{4,5,9}-h{31,48,64,100}-i{17,24,33}-{,d20}-r{1,5,8,16}x{1,2,5}-{bf16,f16,f32}-"
      "{uniform,skewed,hot,duplicate,holes}-{mixed,full,last}-{packed,padded,shared_outer}-{random,exact}-s*",
-     "numerics mutation bounds isolation state determinism", CM_SET_FUZZ, "everything with everything"},
+     MORE, CM_SET_FUZZ, "everything with everything"},
     {"t{1,2,5,17}-k{1,2,3}-e{4,5}-h{31,64,100}-i{17,33,48}-{,d20}-{,g16,g32}-r{1,5,8}x{1,3}-{bf16,f16,f32}-"
      "yf32-"
      "{wi8,wi4}-{,act_quant=int8_row}-{uniform,hot,holes}-{mixed,full}-{packed,padded}-{random,exact}-s*",

@@ -24,7 +24,7 @@ static const cm_row rows[] = {
      "more tokens than 256, adapters than 32"},
     {"t{1,2,9,40}-r{1,3,8,16,48}x{1,2,6}-n{16,31,100,300}-S{1,2,3}-{bf16,f16,f32}-{,vf32}-{,accumulate=0}-"
      "{mixed,full,last,rank0}-{packed,padded}-{random,exact}-s*",
-     "numerics mutation bounds state determinism", CM_SET_FUZZ, "everything with everything"},
+     "numerics effect mutation bounds state determinism", CM_SET_FUZZ, "everything with everything"},
     {0},
 };
 

@@ -23,7 +23,7 @@ static const cm_row rows[] = {
     {"t{1,2,9,40}-r{1,3,8,16,48}x{1,2,6}-K{16,31,100,300}-S{1,2,3}-{bf16,f16,f32}-{,vf32}-{mixed,full,last,"
      "rank0}-"
      "{packed,padded}-{random,exact}-s*",
-     "numerics mutation bounds state determinism", CM_SET_FUZZ, "everything with everything"},
+     "numerics effect mutation bounds state determinism", CM_SET_FUZZ, "everything with everything"},
     {0},
 };
 
