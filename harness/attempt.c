@@ -71,29 +71,27 @@ bool cm_attempt_overlap(cm_attempt *attempt, int output, int other, cm_overlap h
 static bool outputs_untouched(const cm_attempt *attempt)
 {
     const cm_op *op = attempt->trial->pristine->test_case.op;
-    unsigned char poison[8];
-    memset(poison, attempt->options.poison, sizeof poison);
     if (attempt->moved >= 0 && memcmp(attempt->watched, attempt->kept, attempt->watched_size) != 0)
         return false;
     for (int n = 0; op->arguments[n].name; n++) {
         const cm_tensor *tensor = &attempt->stage.tensors[n];
-        size_t size = cm_dtype_bits(tensor->dtype) / 8u;
         cm_tensor shape; // as the case has it: the attempt may have spoiled the tensor's own
         const DLTensor *was = attempt->trial->pristine->arguments[n];
         bool inout = op->arguments[n].role == CM_INOUT;
-        const char *data = NULL;
+        char *data = NULL;
         for (int b = 0; b < attempt->stage.arena.count; b++) // where the stage put it
             if (attempt->stage.arena.blocks[b].tensor == &tensor->dl)
                 data = attempt->stage.arena.blocks[b].data;
         if ((op->arguments[n].role != CM_OUTPUT && !inout) || !was || !data)
             continue;
         cm_pristine_layout(&attempt->trial->pristine->test_case, n, &shape);
-        for (int64_t i = 0; i < cm_tensor_count(&shape.dl); i++) {
-            int64_t offset = cm_tensor_offset(&shape.dl, i) * (int64_t)size;
-            const char *kept = inout ? (const char *)was->data + offset : (const char *)poison;
-            if (memcmp(data + offset, kept, size) != 0)
+        shape.dl.data = data;
+        int64_t difference;
+        if (inout && !cm_tensor_equal(&shape.dl, was, &difference))
+            return false;
+        for (int64_t i = 0; !inout && i < cm_tensor_count(&shape.dl); i++)
+            if (!cm_tensor_is_poison(&shape.dl, i, attempt->options.poison))
                 return false;
-        }
     }
     return true;
 }

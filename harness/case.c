@@ -205,7 +205,7 @@ static void put(char text[CM_CASE_TEXT], const char *format, ...)
 
 static void print_dtypes(const cm_case *test_case, char text[CM_CASE_TEXT])
 {
-    static const char order[] = "xwpavy"; // the first that the op has names the dtype of all
+    static const char order[] = "xwpavyq"; // the first that the op has names the dtype of all
     char first = 0;
     for (const char *variable = order; *variable; variable++) {
         if (!cm_op_has_dtype(test_case->op, *variable))

@@ -26,12 +26,12 @@ static cm_verdict check_outside(const cm_trial *trial, const cm_stage *stage)
         const DLTensor *tensor = stage->arguments[n];
         if (!tensor || tensor->ndim < 2 || cm_tensor_count(tensor) == 0)
             continue;
-        int64_t columns = tensor->shape[tensor->ndim - 1], size = tensor->dtype.bits / 8;
+        int64_t columns = tensor->shape[tensor->ndim - 1], bits = tensor->dtype.bits;
         int64_t gap = tensor->strides[tensor->ndim - 2] - columns, rows = cm_tensor_count(tensor) / columns;
         for (int64_t row = 0; gap > 0 && row + 1 < rows; row++) {
-            const unsigned char *c = (const unsigned char *)tensor->data +
-                                     (cm_tensor_offset(tensor, row * columns) + columns) * size;
-            for (int64_t i = 0; i < gap * size; i++)
+            const unsigned char *c = tensor->data;
+            int64_t end = cm_tensor_offset(tensor, row * columns) + columns;
+            for (int64_t i = (end * bits + 7) / 8; i < (end + gap) * bits / 8; i++)
                 if (c[i] != CM_CANARY)
                     return cm_conclude(trial->outcome, CM_FAIL, "write into the gap behind row %lld of `%s`",
                                        (long long)row, op->arguments[n].name);
@@ -43,12 +43,8 @@ static cm_verdict check_outside(const cm_trial *trial, const cm_stage *stage)
 // Notes in `kept` which elements of the output still hold the poison.
 static void note_kept(const DLTensor *tensor, unsigned char poison, uint8_t *kept)
 {
-    unsigned char pattern[8];
-    memset(pattern, poison, sizeof pattern);
-    size_t size = tensor->dtype.bits / 8u;
     for (int64_t n = 0; n < cm_tensor_count(tensor); n++)
-        kept[n] +=
-            !memcmp((const char *)tensor->data + cm_tensor_offset(tensor, n) * (int64_t)size, pattern, size);
+        kept[n] += cm_tensor_is_poison(tensor, n, poison);
 }
 
 static cm_verdict check_written(const cm_trial *trial, int n, const uint8_t *kept)

@@ -221,7 +221,16 @@ static cm_verdict run(const cm_trial *trial)
     return verdict == CM_PASS ? cm_relations_run(trial) : verdict;
 }
 
-// B, or A where the op has no term: ranks and scalings are read for nothing when no slot of a token is used.
+static bool has_adapters(const cm_op *op)
+{
+    for (int n = 0; op->arguments[n].name; n++)
+        if (op->arguments[n].role == CM_ADAPTER)
+            return true;
+    return false;
+}
+
+// B, or A where the op has no term, or any input where it has no adapters: ranks and scalings are read for
+// nothing when no slot of a token is used.
 static bool changes_results(const cm_pristine *pristine, int n)
 {
     const cm_op *op = pristine->test_case.op;
@@ -231,8 +240,8 @@ static bool changes_results(const cm_pristine *pristine, int n)
                           cm_has_word(op->terms[term].arguments, op->arguments[n].name,
                                       strlen(op->arguments[n].name)));
     return cm_effect_terms(op) ? found
-                               : op->arguments[n].role == CM_ADAPTER && pristine->arguments[n] &&
-                                     cm_dtype_is_float(pristine->tensors[n].dtype);
+                               : op->arguments[n].role == (has_adapters(op) ? CM_ADAPTER : CM_INPUT) &&
+                                     pristine->arguments[n] && cm_dtype_is_float(pristine->tensors[n].dtype);
 }
 
 static bool applies(const cm_pristine *pristine, char *reason, size_t size)
@@ -244,6 +253,8 @@ static bool applies(const cm_pristine *pristine, char *reason, size_t size)
             reads += cm_pristine_reads(pristine, n);
     if (!cm_effect_terms(op) && !op->symmetries->name)
         snprintf(reason, size, "%s has neither an adapter term nor a relation", op->name);
+    else if (reads == 0 && !has_adapters(op))
+        snprintf(reason, size, "the case has no float input");
     else if (reads == 0)
         snprintf(reason, size, "no token of the case uses an adapter");
     else

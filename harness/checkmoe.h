@@ -140,7 +140,8 @@ typedef struct cm_term {
 typedef enum cm_symmetry_kind {
     CM_SYMMETRY_PERMUTE, // reorder dimension `letter` and map the indices into it; a list of such indices
                          // along the dimension itself keeps its order
-    CM_SYMMETRY_SCALE,   // multiply the listed arguments by 2 (integers stay): every output doubles
+    CM_SYMMETRY_SCALE,   // multiply the listed arguments by 2 (integers stay): every output doubles,
+                         // integers stay
     CM_SYMMETRY_OMIT,    // set the listed arguments to 0: the same as leaving out `terms`, and as all indices
                          // into `letter` being -1 (0: there is no such index)
     CM_SYMMETRY_BALANCE, // multiply the listed arguments by 2 and `halved` by 1/2: nothing changes

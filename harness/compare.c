@@ -80,8 +80,10 @@ void cm_compare_bounded(const DLTensor *got, cm_dtype dtype, const cm_want *want
         measure->finite++;
         double error = value - wanted, bound = cm_bound(want, n, dtype),
                sigma = want->sigma ? want->sigma[n] : 0;
+        double share =
+            cm_dtype_is_float(dtype) ? bound : sigma; // an integer can't be off by less than a step
         want_squares += wanted * wanted;
-        bound_squares += bound * bound;
+        bound_squares += share * share;
         if (want->worst)
             worst_squares += want->worst[n] * want->worst[n];
         if (fabs(error) > measure->largest_error)

@@ -17,7 +17,8 @@ typedef struct cm_measure {
     double independent;      // samples behind rms_z that are independent: at most 8 of one token
     double bias, bias_error; // mean of err sign(want) / sigma, and its standard error over tokens
     int64_t clusters;        // tokens that the bias was measured over
-    double rms_want, rms_bound, rms_worst; // worst: of the worst-case bound, for the reader
+    double rms_want, rms_bound,
+        rms_worst; // bound: for integers sigma; worst: of the worst-case bound, for the reader
 } cm_measure;
 
 // Largest |got - want| that passes: 6 sigma + half an ulp. Sigma is the mean over all orders of summation;

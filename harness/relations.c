@@ -142,7 +142,7 @@ static cm_relation_end evaluate(const struct holder *holder, cm_pristine *copy, 
     return end;
 }
 
-// Every output is `factor` times what it was.
+// Every output is `factor` times what it was; integers stay.
 static cm_relation_end hold_scale(const struct holder *holder, double factor)
 {
     cm_pristine *copy = copy_of(holder->pristine);
@@ -151,10 +151,12 @@ static cm_relation_end hold_scale(const struct holder *holder, double factor)
     if (holder->symmetry->kind == CM_SYMMETRY_BALANCE)
         changed = changed && cm_transform_multiply(copy, holder->symmetry->halved, 0.5);
     cm_relation_end end = evaluate(holder, copy, changed, false, &after);
-    for (int n = 0; end == CM_RELATION_HOLDS && n < CM_MAX_ARGUMENTS; n++)
+    for (int n = 0; end == CM_RELATION_HOLDS && n < CM_MAX_ARGUMENTS; n++) {
+        double times = cm_dtype_is_float(holder->pristine->tensors[n].dtype) ? factor : 1;
         for (int64_t i = 0; after.value[n] && i < cm_tensor_count(holder->pristine->arguments[n]); i++)
-            compare(holder, n, i, after.value[n][i], factor * holder->base->value[n][i],
-                    2 * factor * bound_of(holder->base, n, i));
+            compare(holder, n, i, after.value[n][i], times * holder->base->value[n][i],
+                    2 * times * bound_of(holder->base, n, i));
+    }
     cm_results_close(&after);
     return end == CM_RELATION_HOLDS ? verdict(holder) : end;
 }

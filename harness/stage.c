@@ -81,9 +81,7 @@ void cm_stage_open(const cm_trial *trial, const cm_stage_options *options, cm_st
         if (!pristine->files[n])
             memset(tensor->dl.data, CM_CANARY, extent); // gaps between rows stay so
         if (op->arguments[n].role == CM_OUTPUT)
-            for (int64_t i = 0; i < cm_tensor_count(&tensor->dl); i++)
-                memset((char *)tensor->dl.data + cm_tensor_offset(&tensor->dl, i) * (int64_t)element,
-                       options->poison, element);
+            cm_tensor_poison(&tensor->dl, options->poison);
         else if (!pristine->files[n])
             cm_tensor_copy(&tensor->dl, from);
         if (options->hide && options->hide[n] && op->arguments[n].role != CM_OUTPUT)

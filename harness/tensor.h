@@ -33,7 +33,12 @@ double cm_tensor_get(const DLTensor *tensor, int64_t flat);
 void cm_tensor_set(const DLTensor *tensor, int64_t flat, double value);
 // Copies element by element, bits unchanged; both have the same dtype and shape, strides may differ.
 void cm_tensor_copy(const DLTensor *to, const DLTensor *from);
-// True when both hold the same bits; otherwise *flat is the first difference.
+// Sets every element to the bits of `byte`, repeated, and leaves gaps; an element of 4 bits takes the half
+// that it stands in. And whether an element holds them.
+void cm_tensor_poison(const DLTensor *tensor, unsigned char byte);
+bool cm_tensor_is_poison(const DLTensor *tensor, int64_t flat, unsigned char byte);
+// True when both hold the same bits; otherwise *flat is the first difference. The half of a byte that an odd
+// row of 4-bit elements leaves over is not compared.
 bool cm_tensor_equal(const DLTensor *a, const DLTensor *b, int64_t *flat);
 
 #endif
