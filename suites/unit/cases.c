@@ -155,6 +155,8 @@ static const struct printed {
     {"moe_forward", LAYER "-s18446744073709551615", LAYER "-f32-random-s18446744073709551615"},
     {"sgmv_plan", "t9-l3", "t9-l3-random-s0"},
     {"sgmv_plan", "t9", "t9-random-s0"},
+    {"quantize", "t9-K8-qi4-bf16-qi8-ordinary", "t9-K8-bf16-qi8-random-s0"},
+    {"dequantize", "t9-K8-g4-f16-qi4-huge-exact", "t9-K8-g4-f16-qi4-huge-exact-s0"},
     {"sgmv_shrink", "t1-r1x1-K8-S1", "t1-r1x1-K8-f32-random-s0"},
     {"sgmv_expand", "t1-r1x1-n8-S3-accumulate=0", "t1-r1x1-n8-S3-f32-accumulate=0-random-s0"},
 };

@@ -76,6 +76,8 @@ static const char *const seeded[][2] = {
     {"sgmv_shrink", "t9-r8x3-K32-f16-random"},
     {"sgmv_expand", "t9-r8x3-n32-f16-exact"},
     {"sgmv_plan", "t31-l5-random"},
+    {"quantize", "t9-K32-g8-f16-qi4-exact"},
+    {"dequantize", "t9-K32-g8-f16-qi4-random"},
 };
 
 START_TEST(seeds_differ)
@@ -187,6 +189,12 @@ static const char *const hashed[][3] = {
      "b6e70f1bec1d23e70fa3f4717b8782a63d2cdb5dcdb10059c615b0b5787aa8c8"},
     {"sgmv_expand", "t16-r16x4-n90-S3-bf16-vf32-last-exact-s3",
      "38b57dd1a26a01b1e94cfc6fa8e5e053a8749bc85cf9a82b0fc29d679f0e8f36"},
+    {"quantize", "t16-K161-g32-bf16-qi8-tiny-random-s6",
+     "4d4cf6b131d00b9d5eb8d48af89a4072aa0506efda663ddb963f9479a210aa7a"},
+    {"quantize", "t12-K63-g32-f16-qi4-zeros-padded-exact-s8",
+     "448134372e7b86988f73cb78f8e589c12cd1c3641b48f571f5345e9f7db6fad5"},
+    {"dequantize", "t12-K63-g32-bf16-qi4-huge-padded-random-s6",
+     "4cc81597115247fef819c33f0c76611c357d9c66dbacb4a663e2e9b1896a4d5a"},
     {"sgmv_plan", "t257-l7-random-s1", "bd8147e75e6f3cb94f6960fcc6e41046556149f70fb43e5b6915253022fd0807"},
 };
 

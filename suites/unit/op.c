@@ -17,6 +17,8 @@ const struct cm_unit_valid cm_unit_valid[CM_UNIT_OPS] = {
     {"sgmv_shrink", "t5-r7x3-K16-S2-bf16-vf32-random-s1"},
     {"sgmv_expand", "t5-r7x3-n18-S2-f16-random-s1"},
     {"sgmv_plan", "t5-l3-random-s1"},
+    {"quantize", "t5-K17-g4-bf16-qi4-random-s1"},
+    {"dequantize", "t5-K17-g4-bf16-qi8-random-s1"},
 };
 
 // A call with every argument of its op, in memory of its own.
@@ -436,7 +438,7 @@ Suite *cm_unit_op(void)
     tcase_add_loop_test(calls, refuses_shapes, 0, CM_UNIT_OPS);
     tcase_add_loop_test(calls, refuses_strides, 0, CM_UNIT_OPS);
     tcase_add_loop_test(calls, refuses_dtypes, 0, CM_UNIT_OPS);
-    tcase_add_loop_test(calls, refuses_ids, 0, CM_UNIT_OPS);
+    tcase_add_loop_test(calls, refuses_ids, 0, CM_UNIT_INDEXED_OPS);
     tcase_add_loop_test(calls, refuses_ranks, 0, CM_UNIT_OPS);
     tcase_add_loop_test(calls, refuses_offsets, 0, CM_UNIT_OPS);
     tcase_add_loop_test(calls, refuses_absence, 0, CM_UNIT_OPS);

@@ -24,6 +24,8 @@ static const char *const shapes[CM_UNIT_OPS] = {
     "v TSr 5x2x7|slice_offset # 3|permutation T 5|segment_offset # 5|segment_adapter # 4|lora_rank L 3|"
     "lora_scaling L 3|lora_b LNr 3x18x7|y TN 5x18|",
     "token_adapter T 5|permutation T 5|segment_offset # 5|segment_adapter # 4|",
+    "x TK 5x17|codes TK 5x17|scale T# 5x5|",
+    "codes TK 5x17|scale T# 5x5|y TK 5x17|",
 };
 
 START_TEST(shapes_by_letters)

@@ -249,10 +249,9 @@ cm_status cm_oracle(const cm_pristine *pristine, double *const outputs[])
     static const struct oracle {
         const char *op;
         void (*compute)(const cm_pristine *pristine, double *const outputs[]);
-    } oracles[] = {{"moe_forward", cm_oracle_moe_forward},
-                   {"sgmv_plan", sgmv_plan},
-                   {"sgmv_shrink", sgmv_shrink},
-                   {"sgmv_expand", sgmv_expand}};
+    } oracles[] = {{"moe_forward", cm_oracle_moe_forward}, {"sgmv_plan", sgmv_plan},
+                   {"sgmv_shrink", sgmv_shrink},           {"sgmv_expand", sgmv_expand},
+                   {"quantize", cm_oracle_quantize},       {"dequantize", cm_oracle_dequantize}};
     for (size_t n = 0; n < sizeof oracles / sizeof *oracles; n++)
         if (!strcmp(oracles[n].op, pristine->test_case.op->name)) {
             oracles[n].compute(pristine, outputs);

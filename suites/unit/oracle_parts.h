@@ -22,6 +22,8 @@ struct cm_oracle_slot {
 // For qsort: by expert, adapter, token.
 int cm_oracle_slot_order(const void *left, const void *right);
 
+void cm_oracle_quantize(const cm_pristine *pristine, double *const outputs[]);
+void cm_oracle_dequantize(const cm_pristine *pristine, double *const outputs[]);
 void cm_oracle_moe_forward(const cm_pristine *pristine, double *const outputs[]);
 
 #endif

@@ -121,6 +121,8 @@ static const struct cases {
      "t{1,9}-r{1,8}x3-n{33,64}-S{1,3}-{bf16,f32}-{,accumulate=0}-{mixed,last,rank0}-random-s1"},
     {"sgmv_expand", "t9-r8x3-n64-S3-bf16-vf32-{mixed,full,padded}-exact-s2"},
     {"sgmv_plan", "t9-l3-{mixed,full}-random-s1"},
+    {"quantize", "t{1,9}-K{1,33,64}-{,g32}-{bf16,f16,f32}-{qi8,qi4}-{ordinary,zeros,huge}-{random,exact}-s1"},
+    {"dequantize", "t{1,9}-K{1,33,64}-{,g32}-{bf16,f16,f32}-{qi8,qi4}-{zeros,tiny}-{random,exact}-s1"},
 };
 
 START_TEST(every_listed_symmetry_holds)
@@ -159,6 +161,7 @@ END_TEST
 
 #define MOE    "moe_forward", "t9-k2-e4-h48-i32-r8x3-bf16-random-s1"
 #define SHRINK "sgmv_shrink", "t9-r8x3-K64-S3-bf16-random-s1"
+#define CODES  "dequantize", "t9-K64-g32-bf16-qi8-random-s1"
 #define EXPAND "sgmv_expand", "t9-r8x3-n64-S3-bf16-random-s1"
 
 static const struct wrong {
@@ -178,6 +181,7 @@ static const struct wrong {
     {SHRINK, "lora_a", {"", CM_SYMMETRY_PERMUTE, 'K', NULL, 0, NULL}},
     {SHRINK, "segment_adapter", {"", CM_SYMMETRY_PERMUTE, 'L', NULL, 0, NULL}},
     {EXPAND, NULL, {"", CM_SYMMETRY_PERMUTE, 'N', NULL, 0, NULL}},
+    {CODES, "scale", {"", CM_SYMMETRY_PERMUTE, 'T', NULL, 0, NULL}},
     {EXPAND, NULL, {"", CM_SYMMETRY_SCALE, 0, "y", 0, NULL}},
     {EXPAND, NULL, {"", CM_SYMMETRY_OMIT, 0, "lora_scaling", 2, NULL}},
     {MOE, NULL, {"", CM_SYMMETRY_OMIT, 'L', "lora_b_down", 4, NULL}},
