@@ -2,10 +2,10 @@
 // quantize: rows to symmetric integer codes with one scale per row and group of G elements.
 //   scale = fp32(amax / top), top = 127 for i8 and 7 for i4;  code = rint(x / scale), within -top..top
 // Both round to nearest, ties to even. Where the scale is 0 (a group of zeros, or below half of the smallest
-// fp32 denormal) the codes are 0. The scale is a single division and has no freedom. The quotient may be
-// formed with three fp32 roundings (a product with 1/scale, or with top/amax), so a code within 3/2^24 of a
-// tie may be the integer on its other side; with a scale that is a power of two no rounding errs and the tie
-// goes to even.
+// fp32 denormal) the codes are 0. A NaN or an infinity makes the scale of its group one; its codes are free.
+// The scale is a single division and has no freedom. The quotient u may be formed with three fp32 roundings
+// (a product with 1/scale, or with top/amax), so a code whose u is within 3/2^24 |u| of a tie may be the
+// integer on its other side; with a scale that is a power of two no rounding errs and the tie goes to even.
 #include "reference/values.h"
 
 #include <math.h>
@@ -27,7 +27,7 @@ static const cm_argument arguments[] = {
            .dtype_variable = 'x',
            .shape = "T K",
            .fill = {.kind = "rows"},
-           .meaning = "finite values; rows are tokens, or outputs of a weight"},
+           .meaning = "rows are tokens, or outputs of a weight"},
     [OUT] = {.name = "codes",
              .role = CM_OUTPUT,
              .dtypes = CODES,
@@ -74,8 +74,8 @@ static int64_t group_size(const cm_call *call)
 static double largest(const double *x, int64_t count)
 {
     double amax = 0;
-    for (int64_t i = 0; i < count; i++)
-        amax = fabs(x[i]) > amax ? fabs(x[i]) : amax;
+    for (int64_t i = 0; i < count && !isnan(amax); i++)
+        amax = fabs(x[i]) <= amax ? amax : fabs(x[i]);
     return amax;
 }
 
@@ -92,6 +92,8 @@ static void set_code(cm_want *want, int64_t n, double u, double scale, int top)
     double code = nearbyint(u), distance = fabs(fabs(u - code) - 0.5);
     bool moves = !is_exact_scale(scale) && distance <= 3 * CM_FP32_UNIT * fabs(u) && fabs(u) < top;
     cm_error_size error = {0};
+    if (!isfinite(scale))
+        code = NAN;
     if (moves)
         error = (cm_error_size){.variance = ONE_STEP_SIGMA * ONE_STEP_SIGMA, .worst = 1};
     code = code > top ? top : code < -top ? -top : code; // a denormal scale is far from amax / top

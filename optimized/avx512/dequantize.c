@@ -26,12 +26,15 @@ static AVX512F __m512 load(const int8_t *codes, int64_t count)
     return _mm512_cvt_roundepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)bytes)), TO_EVEN);
 }
 
-// fp32 to bf16, ties to even, in the low halves of 16 words. There are no NaN here.
+// fp32 to bf16, ties to even, in the low halves of 16 words. NaN stay NaN.
 static AVX512F __m512i to_bf16(__m512 value)
 {
     __m512i bits = _mm512_castps_si512(value);
     __m512i odd = _mm512_and_epi32(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    return _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+    __m512i up = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, up), 16);
+    return _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q),
+                                _mm512_srli_epi32(bits, 16), _mm512_set1_epi32(0x40));
 }
 
 static AVX512F void store(const DLTensor *y, char *row, int64_t n, int64_t count, __m512 value)

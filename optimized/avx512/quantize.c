@@ -37,13 +37,16 @@ static AVX512F __m512 load(const DLTensor *x, const char *row, int64_t n, int64_
 
 static AVX512F float largest(const DLTensor *x, const char *row, int64_t begin, int64_t end)
 {
-    __m512 amax = _mm512_setzero_ps();
+    __m512i amax = _mm512_setzero_si512(); // as integers, magnitudes are in order and NaN is above infinity
     const __m512i magnitude = _mm512_set1_epi32(SIGN_OFF);
     for (int64_t n = begin; n < end; n += LANES) {
         __m512i bits = _mm512_castps_si512(load(x, row, n, end - n));
-        amax = _mm512_max_ps(_mm512_castsi512_ps(_mm512_and_epi32(bits, magnitude)), amax);
+        amax = _mm512_max_epu32(_mm512_and_epi32(bits, magnitude), amax);
     }
-    return _mm512_reduce_max_ps(amax);
+    uint32_t top = _mm512_reduce_max_epu32(amax);
+    float value;
+    memcpy(&value, &top, 4);
+    return value;
 }
 
 static AVX512F float divide(float a, float b)

@@ -8,9 +8,9 @@
 static float largest(const DLTensor *x, const char *row, int64_t begin, int64_t end)
 {
     float amax = 0;
-    for (int64_t i = begin; i < end; i++) {
+    for (int64_t i = begin; i < end && !isnan(amax); i++) {
         float magnitude = fabsf(cm_load_float(x, row, i));
-        amax = magnitude > amax ? magnitude : amax;
+        amax = magnitude <= amax ? amax : magnitude; // NaN, too, so that the scale shows it
     }
     return amax;
 }
