@@ -12,15 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-const struct cm_unit_valid cm_unit_valid[CM_UNIT_OPS] = {
-    {"moe_forward", "t5-k2-e4-h16-i9-d6-r7x3-g4-bf16-wi4-random-s1"},
-    {"sgmv_shrink", "t5-r7x3-K16-S2-bf16-vf32-random-s1"},
-    {"sgmv_expand", "t5-r7x3-n18-S2-f16-random-s1"},
-    {"sgmv_plan", "t5-l3-random-s1"},
-    {"quantize", "t5-K17-g4-bf16-qi4-random-s1"},
-    {"dequantize", "t5-K17-g4-bf16-qi8-random-s1"},
-};
-
 // A call with every argument of its op, in memory of its own.
 struct bench {
     const cm_op *op;
