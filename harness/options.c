@@ -29,6 +29,7 @@ enum {
     KEY_REQUIRE,
     KEY_TIMEOUT,
     KEY_QUIET,
+    KEY_JOBS,
     KEY_REPORT, // + place of the report in the registry
 };
 
@@ -190,6 +191,7 @@ static struct argp_option results_options[8 + CM_MAX_REPORTS] = {
     {"require", KEY_REQUIRE, "TARGETS", 0, "fail unless each of these ran something", 3},
     {"timeout", KEY_TIMEOUT, "SECONDS", 0,
      "for one check on one kernel and case (default 20), and again for each 256 MiB of arguments", 3},
+    {"jobs", KEY_JOBS, "N", 0, "processes that share the cases (default: one for each processor)", 3},
     {"quiet", KEY_QUIET, NULL, 0, "no progress", 3},
     {0},
 };
@@ -197,6 +199,7 @@ static struct argp_option results_options[8 + CM_MAX_REPORTS] = {
 static error_t parse_results(int key, char *argument, struct argp_state *state)
 {
     cm_options *options = state->input;
+    long long number;
     char *end;
     switch (key) {
     case KEY_RECORDS:
@@ -212,6 +215,11 @@ static error_t parse_results(int key, char *argument, struct argp_state *state)
         options->run.timeout = strtod(argument, &end);
         if (*end || !(options->run.timeout > 0 && options->run.timeout <= 86400))
             argp_error(state, "--timeout: \"%s\" is no number of seconds", argument);
+        break;
+    case KEY_JOBS:
+        if (!parse_whole(argument, 1, 256, &number))
+            argp_error(state, "--jobs: \"%s\" is no number from 1 to 256", argument);
+        options->run.jobs = (int)number;
         break;
     case KEY_QUIET:
         options->run.quiet = true;
@@ -241,7 +249,7 @@ void cm_options_begin(cm_options *options, char **argv, const char *verb)
     while (results_options[used].name)
         used++;
     const cm_report *const *reports = cm_registry_reports();
-    bool listed = used > 5;
+    static bool listed; // once a process
     for (; reports[options->report_count]; options->report_count++) {
         if (options->report_count == CM_MAX_REPORTS)
             cm_broken("more than %d reports", CM_MAX_REPORTS);
@@ -253,6 +261,7 @@ void cm_options_begin(cm_options *options, char **argv, const char *verb)
                                                            reports[options->report_count]->meaning,
                                                            3};
     }
+    listed = true;
 }
 
 void cm_options_end(cm_options *options, int argc, char **argv)

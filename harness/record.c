@@ -242,9 +242,8 @@ void cm_record_close(cm_record *record)
 }
 
 // One write, so that lines of several processes don't mix.
-static cm_status put_line(const cm_record_writer *writer, const char *line, cm_error *error)
+static cm_status put_bytes(const cm_record_writer *writer, const char *line, size_t length, cm_error *error)
 {
-    size_t length = strlen(line);
     ssize_t written;
     do
         written = write(writer->descriptor, line, length);
@@ -253,6 +252,11 @@ static cm_status put_line(const cm_record_writer *writer, const char *line, cm_e
         return CM_OK;
     return cm_fail(error, CM_BAD_FILE, "%s: cannot be written (%s); the records so far are in it",
                    writer->temporary, written < 0 ? strerror(errno) : "the disk is full?");
+}
+
+static cm_status put_line(const cm_record_writer *writer, const char *line, cm_error *error)
+{
+    return put_bytes(writer, line, strlen(line), error);
 }
 
 static cm_status put_environment(cm_record_writer *writer, const char *environment, cm_error *error)
@@ -327,6 +331,11 @@ cm_status cm_record_write(cm_record_writer *writer, const cm_record *record, cm_
         writer->counts[record->outcome.verdict]++;
     free(line);
     return status;
+}
+
+cm_status cm_record_write_lines(cm_record_writer *writer, const char *lines, size_t bytes, cm_error *error)
+{
+    return put_bytes(writer, lines, bytes, error);
 }
 
 static cm_status put_end(const cm_record_writer *writer, cm_error *error)

@@ -54,6 +54,8 @@ typedef struct cm_record_writer {
 cm_status cm_record_writer_open(const char *path, const char *environment, cm_record_writer *writer,
                                 cm_error *error);
 cm_status cm_record_write(cm_record_writer *writer, const cm_record *record, cm_error *error);
+// Appends lines that another writer made; its counts come separately.
+cm_status cm_record_write_lines(cm_record_writer *writer, const char *lines, size_t bytes, cm_error *error);
 // Writes the end line (unless interrupted) and renames. Accepts a zeroed writer.
 cm_status cm_record_writer_close(cm_record_writer *writer, bool interrupted, cm_error *error);
 

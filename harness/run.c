@@ -7,6 +7,7 @@
 #include "harness/judge.h"
 #include "harness/output.h"
 #include "harness/plugin.h"
+#include "harness/running.h"
 #include "harness/site.h"
 #include "harness/terms.h"
 
@@ -17,32 +18,21 @@
 #include <time.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t interrupted;
+volatile sig_atomic_t cm_interrupted;
 
 static void on_interrupt(int number)
 {
     (void)number;
-    interrupted = 1;
+    cm_interrupted = 1;
 }
 
 enum { BYTES_PER_TIMEOUT = 256 << 20 }; // a check may take one more time-out for each so many of arguments
 
-struct run {
-    const cm_run_options *options;
-    cm_record_writer writer;
-    cm_known known;
-    cm_plugins plugins;
-    char id[32];
-    size_t written;
-    time_t last_sign; // of life, without a terminal
-    cm_error error;
-};
-
 // A bar on a terminal, a line every 30 s elsewhere.
-static void show_progress(struct run *run, size_t done, size_t count, const char *name)
+void cm_running_progress(struct cm_running *run, size_t done, size_t count, const char *name)
 {
     time_t now = time(NULL);
-    if (run->options->quiet)
+    if (run->options->quiet || run->is_worker)
         return;
     if (isatty(STDERR_FILENO)) {
         fprintf(stderr, "\r\033[K[%zu/%zu] %.90s", done, count, name);
@@ -52,13 +42,13 @@ static void show_progress(struct run *run, size_t done, size_t count, const char
     }
 }
 
-static void clear_progress(const struct run *run)
+static void clear_progress(const struct cm_running *run)
 {
     if (!run->options->quiet && isatty(STDERR_FILENO))
         fprintf(stderr, "\r\033[K");
 }
 
-static char *repro_line(const struct run *run, const cm_item *item, const cm_pristine *pristine,
+static char *repro_line(const struct cm_running *run, const cm_item *item, const cm_pristine *pristine,
                         const cm_kernel *kernel)
 {
     char option[512] = "";
@@ -74,7 +64,7 @@ static char *repro_line(const struct run *run, const cm_item *item, const cm_pri
     return cm_text("checkmoe repro %s%s/%s", option, kernel->name, pristine->name);
 }
 
-static cm_status write_record(struct run *run, const cm_item *item, const cm_pristine *pristine,
+static cm_status write_record(struct cm_running *run, const cm_item *item, const cm_pristine *pristine,
                               const cm_kernel *kernel, const char *check, const cm_outcome *outcome,
                               double ms)
 {
@@ -115,7 +105,7 @@ static cm_status write_record(struct run *run, const cm_item *item, const cm_pri
 }
 
 // What the model's own code computed is judged like the output of a kernel: "OP/recorded".
-static cm_status judge_recorded(struct run *run, const cm_item *item, cm_pristine *pristine)
+static cm_status judge_recorded(struct cm_running *run, const cm_item *item, cm_pristine *pristine)
 {
     const cm_op *op = pristine->test_case.op;
     bool any = false;
@@ -164,7 +154,7 @@ static bool is_kernel_of(const cm_kernel *kernel, const cm_op *op)
     return !strncmp(kernel->name, op->name, length) && kernel->name[length] == '/';
 }
 
-static void add_kernel(const struct run *run, const cm_item *item, cm_pristine *pristine,
+static void add_kernel(const struct cm_running *run, const cm_item *item, cm_pristine *pristine,
                        const cm_kernel *kernel, cm_group *group)
 {
     if (!is_kernel_of(kernel, pristine->test_case.op) ||
@@ -178,9 +168,9 @@ static void add_kernel(const struct run *run, const cm_item *item, cm_pristine *
             cm_group_add(group, *check, kernel, cm_plugins_path(&run->plugins, kernel));
 }
 
-static cm_status run_case(struct run *run, const cm_item *item, cm_pristine *pristine)
+static cm_status run_case(struct cm_running *run, const cm_item *item, cm_pristine *pristine)
 {
-    cm_group group = {.pristine = pristine, .stop = &interrupted};
+    cm_group group = {.pristine = pristine, .stop = &cm_interrupted};
     cm_status status = CM_OK;
     if (item->fault)
         add_kernel(run, item, pristine, item->fault->kernel, &group);
@@ -202,7 +192,7 @@ static cm_status run_case(struct run *run, const cm_item *item, cm_pristine *pri
 }
 
 // Whether anything of the item can be selected, before values are made for it.
-static bool item_selected(const struct run *run, const cm_item *item, const char *case_name)
+static bool item_selected(const struct cm_running *run, const cm_item *item, const char *case_name)
 {
     if (item->fault)
         return cm_selection_matches(&run->options->selection, item->fault->kernel->name, case_name);
@@ -220,7 +210,7 @@ static bool is_about_plugins(const cm_run_options *options)
            !(options->selection.globs && options->selection.globs[0]) && !options->selection.repro_kernel;
 }
 
-static bool has_kernel_of(const struct run *run, const cm_op *op)
+static bool has_kernel_of(const struct cm_running *run, const cm_op *op)
 {
     for (const cm_kernel *const *kernel = run->plugins.kernels; *kernel; kernel++)
         if (is_kernel_of(*kernel, op))
@@ -229,7 +219,7 @@ static bool has_kernel_of(const struct run *run, const cm_op *op)
 }
 
 // What a suite has recorded is selected like a kernel; what --recorded names always.
-static bool recorded_selected(const struct run *run, const cm_item *item, const cm_pristine *pristine)
+static bool recorded_selected(const struct cm_running *run, const cm_item *item, const cm_pristine *pristine)
 {
     char name[96];
     if (!item->op)
@@ -242,7 +232,7 @@ static bool recorded_selected(const struct run *run, const cm_item *item, const 
            cm_selection_matches(&run->options->selection, name, pristine->name);
 }
 
-static cm_status run_item(struct run *run, const cm_item *item, size_t number, size_t count)
+cm_status cm_running_item(struct cm_running *run, const cm_item *item, size_t number, size_t count)
 {
     cm_pristine *pristine = cm_new(1, sizeof *pristine);
     cm_source source = {0};
@@ -265,7 +255,7 @@ static cm_status run_item(struct run *run, const cm_item *item, size_t number, s
         if (run->options->selection.model && source.summary && !run->options->quiet)
             fprintf(stderr, "%s\n", source.summary);
     }
-    show_progress(run, number, count, item->case_name ? item->case_name : item->model);
+    cm_running_progress(run, number, count, item->case_name ? item->case_name : item->model);
     CM_TRY(cm_pristine_open(&test_case, item->case_name ? NULL : &source, pristine, &run->error));
     if (run->options->selection.model && !run->options->quiet)
         CM_TRY(cm_terms_print(pristine, stderr, &run->error));
@@ -307,12 +297,12 @@ static bool is_whole(const cm_run_options *options)
            !selection->last;
 }
 
-static int finish(struct run *run, const char *path)
+static int finish(struct cm_running *run, const char *path)
 {
     cm_records records = {0};
     cm_tally tally = {0};
     int code = CM_EXIT_BROKEN;
-    cm_status status = cm_record_writer_close(&run->writer, interrupted, &run->error);
+    cm_status status = cm_record_writer_close(&run->writer, cm_interrupted, &run->error);
     if (status == CM_OK)
         status = cm_records_read(path, &records, &run->error);
     const cm_report *const *reports = cm_registry_reports();
@@ -325,12 +315,12 @@ static int finish(struct run *run, const char *path)
         fprintf(stderr, "checkmoe: %s\n", run->error.message);
     } else {
         cm_tally_make(&records, &tally);
-        code = cm_tally_exit(&tally, interrupted);
+        code = cm_tally_exit(&tally, cm_interrupted);
         if ((code == CM_EXIT_OK || code == CM_EXIT_SKIPPED) &&
             lacks_required(&records, run->options->require))
             code = CM_EXIT_FAILED;
     }
-    bool whole = is_whole(run->options) && !interrupted && code != CM_EXIT_BROKEN && code != CM_EXIT_USAGE;
+    bool whole = is_whole(run->options) && !cm_interrupted && code != CM_EXIT_BROKEN && code != CM_EXIT_USAGE;
     for (size_t n = 0; n < run->known.count && whole; n++)
         if (run->known.entries[n].met == 0) {
             fprintf(stderr, "checkmoe: %s:%d: \"%s\" met no failure; remove the line\n", run->known.path,
@@ -339,7 +329,7 @@ static int finish(struct run *run, const char *path)
         }
     const cm_last *last = run->options->selection.last;
     size_t missed = 0;
-    const cm_record *first = last && !interrupted ? cm_last_missed(last, &missed) : NULL;
+    const cm_record *first = last && !cm_interrupted ? cm_last_missed(last, &missed) : NULL;
     if (first)
         fprintf(
             stderr,
@@ -373,7 +363,7 @@ static char *temporary_path(const char *last)
 
 int cm_run(const cm_run_options *options)
 {
-    struct run run = {.options = options, .last_sign = time(NULL)};
+    struct cm_running run = {.options = options, .last_sign = time(NULL)};
     cm_plan plan = {0};
     int code = CM_EXIT_USAGE;
     char *last = options->records_path || !options->keep_last ? NULL : cm_last_path();
@@ -394,8 +384,8 @@ int cm_run(const cm_run_options *options)
     opened = true;
     signal(SIGINT, on_interrupt);
     signal(SIGTERM, on_interrupt);
-    for (size_t n = 0; n < plan.count && status == CM_OK && !interrupted; n++)
-        status = run_item(&run, &plan.items[n], n, plan.count);
+    run.plan = &plan;
+    status = cm_running_items(&run);
     clear_progress(&run);
     if (status == CM_OK)
         code = finish(&run, path);

@@ -14,6 +14,7 @@ typedef struct cm_run_options {
     const char *known_path;     // NULL: none
     const char *require;        // targets, comma between; NULL: none
     double timeout;             // seconds per check
+    int jobs;                   // processes that share the cases; 0: one for each processor
     bool quiet;                 // no progress
     bool keep_last;             // without records_path: keep the records for --last-failed
     int argc;                   // for the environment
