@@ -13,6 +13,7 @@
 static const double OPERATIONS = 1.5e8; // of the kernel's calls on one case, about
 enum {
     LEAST_TURNS = 3,
+    EMULATION = 100,   // an emulated operation is so many
     LARGE = 256 << 20, // bytes of arguments from which no relation is tried: each call packs all of them anew
 };
 
@@ -132,7 +133,8 @@ cm_verdict cm_relations_run(const cm_trial *trial)
     cm_error error = {{0}};
     cm_results results;
     cm_verdict verdict = CM_PASS;
-    double operations = operations_of(trial->pristine);
+    bool emulated = !strcmp(cm_kernel_mode(trial->kernel), "emulated");
+    double operations = operations_of(trial->pristine) * (emulated ? EMULATION : 1);
     int held = 0, idle = 0, left_out = 0, number = 0, count = 0;
     for (const cm_symmetry *row = symmetry; row->name; row++)
         count += is_for_kernels(trial->pristine, row);

@@ -5,9 +5,9 @@
 #include "suites/suites.h"
 
 static const cm_row rows[] = {
-    {"t3-k6-e64-h2048-i1408-d2816-r8x1-bf16-random-s1", "numerics effect bounds", CM_SET_CI,
+    {"t2-k6-e64-h2048-i1408-d2816-r8x1-bf16-random-s1", "numerics effect bounds", CM_SET_CI,
      "DeepSeek-V2-Lite: 64 experts, top 6, two shared experts stored as one of 2816; 1408 is 11 times 128"},
-    {"t3-k8-e128-h2048-i768-r8x1-bf16-random-s1", "numerics effect mutation", CM_SET_CI,
+    {"t2-k8-e128-h2048-i768-r8x1-bf16-random-s1", "numerics mutation", CM_SET_CI,
      "Qwen3-30B-A3B: 128 experts, top 8"},
     {0},
 };
