@@ -44,7 +44,7 @@ static const cm_row rows[] = {
     {"t9-k2-e4-h48-i40-d20-r8x2-{bf16,f32}-{biased,biased_gated}-exact-s19", EACH, CM_SET_CI, "the same"},
     {"t9-k2-e4-h{64,33}-i48-d24-r8x2-{bf16,f32}-gated-{random,exact}-s24", MORE, CM_SET_CI,
      "a router of the shared expert alone: 1/2 and 1 on exact data"},
-    {"t5-k2-e4-h64-i40-d20-r8x2-bf16-yf32-wi8-act_quant=int8_row-gated-{random,exact}-s25", EACH, CM_SET_CI,
+    {"t28-k2-e4-h64-i40-d20-r8x2-bf16-yf32-wi8-act_quant=int8_row-gated-{random,exact}-s25", EACH, CM_SET_CI,
      "the same, reading x as it was before it was quantised"},
     {"t9-k2-e4-h{64,33}-i17-d20-r8x2-{bf16,f32}-{wi8,wi4}-{packed,padded}-{random,exact}-s20", EACH,
      CM_SET_CI, "int8 and int4 weights, a scale per row, odd lengths"},

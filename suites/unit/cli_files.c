@@ -242,7 +242,7 @@ static int lines_so_far(void)
 START_TEST(interruption)
 {
     static const int signals[] = {SIGINT, SIGTERM, SIGINT};
-    static const char *const words[] = {"checkmoe", "run",       "--set", "ci",
+    static const char *const words[] = {"checkmoe", "run",       "--set", "ci", "sgmv_expand",
                                         "--quiet",  "--records", RECORDS, NULL};
     cm_command run;
     cm_unit_start(&run, words);
@@ -272,7 +272,7 @@ END_TEST
 // A signal to the program is for the program: what else is in its process group goes on.
 START_TEST(interruption_spares_neighbours)
 {
-    static const char *const words[] = {"checkmoe", "run",       "--set", "ci",
+    static const char *const words[] = {"checkmoe", "run",       "--set", "ci", "sgmv_expand",
                                         "--quiet",  "--records", RECORDS, NULL};
     cm_command run;
     int status;

@@ -21,7 +21,7 @@ static bool runs_everywhere(const cm_fault *fault)
 START_TEST(fault_is_killed)
 {
     const cm_fault *fault = cm_registry_faults()[_i];
-    cm_command command = cm_unit_command("checkmoe run --fault %s --timeout 2 --quiet", fault->id);
+    cm_command command = cm_unit_command("checkmoe run --fault %s --timeout 20 --quiet", fault->id);
     ck_assert_msg(command.code == 0 || (command.code == 77 && !runs_everywhere(fault)),
                   "%s: exit status %d\n%s%s", fault->id, command.code, command.out, command.err);
     ck_assert_msg(strstr(command.out, fault->id) != NULL, "%s is not in the report:\n%s", fault->id,
