@@ -23,8 +23,8 @@ typedef struct cm_f16 {
 #endif
 
 // Whether T has the range of fp32.
-template <typename T> constexpr bool cm_has_wide_exponent = true;
-template <> constexpr bool cm_has_wide_exponent<cm_f16> = false;
+template <typename T> inline constexpr bool cm_has_wide_exponent = true;
+template <> inline constexpr bool cm_has_wide_exponent<cm_f16> = false;
 
 CM_DEVICE float cm_bits_float(uint32_t bits)
 {
