@@ -22,17 +22,8 @@ static uint32_t below(uint32_t end)
 
 #define ANY(list) list[below(sizeof(list) / sizeof *(list))]
 
-static const char *const dtypes[] = {"F32",
-                                     "BF16",
-                                     "I64",
-                                     "F8_E4M3",
-                                     "F4",
-                                     "F16",
-                                     "BOOL",
-                                     "\\u0046"
-                                     "32",
-                                     "f32",
-                                     "F32\\u0000"};
+static const char *const dtypes[] = {"F32", "BF16", "I64",       "F8_E4M3", "F4",
+                                     "F16", "BOOL", "\\u004632", "f32",     "F32\\u0000"};
 static const char *const pieces[] = {
     "model.layers.",    "a",   "\\u00e9", "\xc3\xa9", "\\ud83d\\ude00", "0",      "\\\"", "\\\\",
     "\xf0\x9f\x98\x80", "\\/", "\\n",     " ",        "\\u0061",        "weight", "\x7f", "\xe2\x82\xac"};
