@@ -23,7 +23,7 @@ static struct number number_of(double magnitude)
 // a 2^shift / b to the nearest integer, ties to even.
 static int64_t divide(wide a, wide b, int shift)
 {
-    if (shift < -60) // a quotient below 2^-36
+    if (a == 0 || shift < -60) // a quotient below 2^-36
         return 0;
     wide dividend = shift > 0 ? a << shift : a, divisor = shift < 0 ? b << -shift : b;
     wide quotient = dividend / divisor, twice = 2 * (dividend % divisor);
