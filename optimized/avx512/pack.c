@@ -39,7 +39,8 @@ bool cm_avx512_pack_open(struct cm_avx512_pack *pack, const DLTensor *tensor, in
     if (bytes == 0)
         return true;
     bool large = bytes >= HUGE_PAGE; // weights of a real layer: few faults and few misses in the TLB
-    pack->data = aligned_alloc(large ? HUGE_PAGE : 64, bytes); // whole registers: a multiple of 64
+    size_t unit = large ? HUGE_PAGE : 64;
+    pack->data = aligned_alloc(unit, (bytes + unit - 1) / unit * unit);
     if (!pack->data)
         return false;
     if (large)
