@@ -7,7 +7,9 @@
 
 #include "optimized/avx512/products.h"
 
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__)
+// gcc's names; clang 14 has its own, clang 15 both
+#if (defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__)) ||                             \
+    (defined(__AMXTILE__) && defined(__AMXBF16__) && defined(__AMXINT8__))
 #define CM_AMX_BUILT 1
 #else
 #define CM_AMX_BUILT 0 // the file that asks is not compiled for AMX
