@@ -2,7 +2,8 @@
 // state: what a kernel keeps between calls never shows. One state is used for several calls, two states in
 // turn and from two threads, other values lie at the same addresses, and each result has the bits of a fresh
 // state's in a fresh process; calls out of order and after a refusal are refused or right; a state whose
-// prepare saw fewer adapters refuses more or is right (a metric of the record says so); release takes NULL.
+// prepare saw fewer adapters refuses more or is right (a metric of the record says so); release takes NULL. A
+// run that is captured in a graph of its device is replayed on other values at the same addresses.
 // Cannot see: wrong results that fresh states share (see numerics); races that this machine's timing never
 // lets happen.
 #include "harness/state.h"
@@ -11,9 +12,9 @@
 
 static cm_verdict run(const cm_trial *trial)
 {
-    static cm_verdict (*const parts[])(const cm_scenes *) = {cm_state_sequence, cm_state_order,
-                                                             cm_state_capacity, cm_state_place,
-                                                             cm_state_handles,  cm_state_threads};
+    static cm_verdict (*const parts[])(const cm_scenes *) = {
+        cm_state_sequence, cm_state_order, cm_state_capacity, cm_state_place,
+        cm_state_handles,  cm_state_graph, cm_state_threads};
     cm_scenes *scenes = cm_new(1, sizeof *scenes);
     cm_verdict verdict = cm_scenes_open(trial, scenes);
     for (size_t n = 0; n < sizeof parts / sizeof *parts && verdict == CM_PASS; n++)

@@ -187,7 +187,7 @@ typedef struct cm_call {
     const double *attributes; // in the order of op->attributes
     const int64_t *dims;      // values of CM_DIM_LETTERS, 0 where the op has no such dimension
     DLDeviceType device;      // where the kernel's arguments lie
-    void *stream;             // cudaStream_t on CUDA targets, else NULL
+    void *stream;             // of the device, on which to launch (cudaStream_t on a GPU); NULL: its default
     int threads;              // most threads that the kernel may use; 0: as many as it likes
 } cm_call;
 
@@ -202,8 +202,8 @@ typedef struct cm_host {
     // Holds the call against the op's table: presence, shapes, dtypes, devices, overlaps, ids, ranks,
     // offsets.
     cm_status (*validate)(const cm_call *call);
-    // Memory until the function returns, where the arguments lie; poisoned and fenced. NULL when there is
-    // none.
+    // Memory until the function returns, where the arguments lie; poisoned and fenced. What a run gets that
+    // is captured in a graph stays until the graph is gone. NULL when there is none.
     void *(*scratch)(const cm_call *call, size_t bytes, size_t alignment);
     // For a launch on an emulated device, around what runs there: in between, device memory can be touched
     // and the arguments in host memory can't. NULL: there is no fence.
@@ -211,9 +211,9 @@ typedef struct cm_host {
     void (*leave_device)(const cm_call *call);
 } cm_host;
 
-// The memory of a kernel's device. An emulated device has the harness's own memory, which the host can't
-// touch outside a launch, and no function below; a real one has all of them. They return CM_OK, or a status
-// with `reason` set.
+// The memory of a kernel's device, and its graphs. An emulated device has the harness's own memory, which the
+// host can't touch outside a launch, and no function for memory; a real one has all of them. They return
+// CM_OK, or a status with `reason` set. A device without `capture` has no graphs.
 typedef struct cm_side {
     size_t size;   // sizeof(cm_side)
     bool emulated; // launches run on this machine's processor: they take no time worth measuring
@@ -225,6 +225,15 @@ typedef struct cm_side {
     cm_status (*copy_out)(void *host, const void *device, size_t bytes, char *reason, size_t reason_size);
     // Waits for all launches, and says whether one of them failed.
     cm_status (*synchronize)(char *reason, size_t reason_size);
+    // From here to `conclude` what this thread launches on *stream is recorded with its arguments in place of
+    // being run. What waits for the device, allocates there, or launches elsewhere, fails meanwhile, and
+    // spoils the graph.
+    cm_status (*capture)(void **stream, char *reason, size_t reason_size);
+    // Ends what `capture` began, in any case. *graph is NULL unless CM_OK is returned.
+    cm_status (*conclude)(void *stream, void **graph, char *reason, size_t reason_size);
+    // Launches all that was recorded, in its order; the sentence of a failure is set in the call.
+    cm_status (*replay)(const cm_call *call, void *graph);
+    void (*forget)(void *graph); // accepts NULL
 } cm_side;
 
 // What the reference says about one output, row-major and contiguous. Unused arrays are NULL.
@@ -290,6 +299,9 @@ typedef struct cm_kernel {
     void (*release)(void *state); // may be NULL; accepts NULL
     const cm_side *side;          // memory of `device`; NULL: host memory, or nobody can run it here
     bool (*emulated)(void);       // host kernels: whether its instructions are emulated; NULL: they are not
+    // Promised: a run may be captured in a graph of its device. A replay computes what a run would on the
+    // values that the same addresses then hold: inputs, adapters after an update, never other shapes.
+    bool capturable;
 } cm_kernel;
 
 // The one symbol of a plug-in: returns its kernels (ends with NULL), or NULL if it cannot serve this version.

@@ -292,6 +292,18 @@ void cm_pristine_changed(cm_pristine *pristine)
         pristine->kept = NULL; // its files are not what they were
 }
 
+void cm_pristine_ask_once(cm_pristine *pristine)
+{
+    for (int n = 0; n < pristine->mapping_count; n++)
+        if (pristine->kept && pristine->mappings[n] == pristine->kept) {
+            munmap(pristine->mappings[n], pristine->mapped[n]);
+            pristine->mapping_count--;
+            pristine->mappings[n] = pristine->mappings[pristine->mapping_count];
+            pristine->mapped[n] = pristine->mapped[pristine->mapping_count];
+            pristine->kept = NULL;
+        }
+}
+
 static cm_status evaluate(const cm_pristine *pristine, uint64_t omit, cm_accuracy accuracy, cm_want *want,
                           cm_error *error)
 {

@@ -45,6 +45,9 @@ cm_status cm_pristine_select(const cm_pristine *from, char letter, const int64_t
 cm_status cm_pristine_own(cm_pristine *pristine, int argument, cm_error *error);
 // Forgets what the reference said, after values were changed.
 void cm_pristine_changed(cm_pristine *pristine);
+// Gives back the room for answers of the reference (addresses count against a kernel's process): for values
+// that no other process asks about. Before copies of it are made.
+void cm_pristine_ask_once(cm_pristine *pristine);
 // Elements of an argument that the call may read.
 int64_t cm_pristine_reads(const cm_pristine *pristine, int argument);
 void cm_pristine_close(cm_pristine *pristine); // accepts a zeroed one

@@ -131,6 +131,16 @@ void cm_stage_fetch(cm_stage *stage, int first)
     }
 }
 
+// Waits for the kernel's device.
+static cm_status settle(cm_stage *stage, cm_status status)
+{
+    const cm_side *side = stage->site.side;
+    char reason[200] = "";
+    if (side && side->synchronize && side->synchronize(reason, sizeof reason) != CM_OK)
+        status = cm_fail(&stage->hosted.error, CM_DEVICE_FAULT, "%s", reason);
+    return status;
+}
+
 cm_status cm_stage_call(cm_stage *stage, cm_function function, void **state)
 {
     const cm_kernel *kernel = stage->kernel;
@@ -143,11 +153,31 @@ cm_status cm_stage_call(cm_stage *stage, cm_function function, void **state)
         status = kernel->update(call, *state);
     else if (function == CM_RUN)
         status = kernel->run(call, *state);
+    return settle(stage, status);
+}
+
+cm_status cm_stage_capture(cm_stage *stage, void *state, void **graph)
+{
     const cm_side *side = stage->site.side;
     char reason[200] = "";
-    if (side && side->synchronize && side->synchronize(reason, sizeof reason) != CM_OK)
-        status = cm_fail(&stage->hosted.error, CM_DEVICE_FAULT, "%s", reason);
+    void *stream;
+    *graph = NULL;
+    cm_stage_send(stage);
+    if (side->capture(&stream, reason, sizeof reason) != CM_OK)
+        return cm_fail(&stage->hosted.error, CM_DEVICE_FAULT, "capture: %s", reason);
+    stage->hosted.call.stream = stream;
+    cm_status status = stage->kernel->run(&stage->hosted.call, state);
+    stage->hosted.call.stream = NULL;
+    cm_status end = side->conclude(stream, graph, reason, sizeof reason);
+    if (end != CM_OK && (status == CM_OK || !stage->hosted.error.message[0])) // else the kernel has said why
+        return cm_fail(&stage->hosted.error, CM_DEVICE_FAULT, "%s", reason);
     return status;
+}
+
+cm_status cm_stage_replay(cm_stage *stage, void *graph)
+{
+    cm_stage_send(stage);
+    return settle(stage, stage->site.side->replay(&stage->hosted.call, graph));
 }
 
 static bool refused(const cm_trial *trial, cm_stage *stage, cm_status status, const char *function)

@@ -36,6 +36,11 @@ void cm_stage_fetch(cm_stage *stage, int first);
 // Sends the arguments, calls one of the kernel's functions (CM_OK if it has none) and waits for its device.
 // They stay away.
 cm_status cm_stage_call(cm_stage *stage, cm_function function, void **state);
+// Sends the arguments and records a run in a graph of the kernel's device, in place of running it. Its
+// scratch memory stays in the arena.
+cm_status cm_stage_capture(cm_stage *stage, void *state, void **graph);
+// Sends the arguments, runs what was recorded, and waits.
+cm_status cm_stage_replay(cm_stage *stage, void *graph);
 // supports, prepare, update, run, release. True: ran, outputs are there. False: the outcome has the verdict
 // (SKIP or ERROR) and its reason.
 bool cm_stage_run(const cm_trial *trial, const cm_stage_options *options, cm_stage *stage);

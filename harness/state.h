@@ -14,6 +14,11 @@ typedef enum cm_scene_kind {
     CM_SCENE_TOKENS,   // half as many tokens (one more, if there is only one)
     CM_SCENE_SMALL,    // one token, half of the adapters, half of the rank
     CM_SCENE_SHAPE,    // another T, H, I, D, K and N, with weights of their own
+    // Of the same sizes, for kernels whose runs can be captured in a graph:
+    CM_SCENE_NULL,   // no token has an adapter
+    CM_SCENE_LAST,   // one adapter: few segments
+    CM_SCENE_EVERY,  // all adapters in turn: many segments
+    CM_SCENE_ROUTED, // other experts, half of them idle
     CM_SCENE_COUNT
 } cm_scene_kind;
 
@@ -36,6 +41,8 @@ typedef struct cm_scenes {
 // than PASS: the trial's outcome says why.
 cm_verdict cm_scenes_open(const cm_trial *trial, cm_scenes *scenes);
 void cm_scenes_close(cm_scenes *scenes);
+// Whether the kernel promises that its runs can be captured, and its device here can do so.
+bool cm_scenes_have_graphs(const cm_trial *trial);
 
 typedef struct cm_handle {
     const cm_trial *trial;
@@ -74,5 +81,6 @@ cm_verdict cm_state_capacity(const cm_scenes *scenes); // prepare saw fewer and 
 cm_verdict cm_state_handles(const cm_scenes *scenes);  // two states, of one shape and of two
 cm_verdict cm_state_order(const cm_scenes *scenes);    // calls out of order, and after a refusal
 cm_verdict cm_state_threads(const cm_scenes *scenes);  // two states, two threads
+cm_verdict cm_state_graph(const cm_scenes *scenes);    // captured in a graph, replayed on other values
 
 #endif

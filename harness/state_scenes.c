@@ -95,6 +95,7 @@ static bool resize(cm_scenes *scenes, const cm_case *test_case, cm_pristine *val
     memcpy(scenes->source.dims, test_case->dims, sizeof scenes->source.dims);
     if (cm_pristine_open(test_case, &scenes->source, values, &error) != CM_OK)
         cm_broken("%s", error.message);
+    cm_pristine_ask_once(values);
     return true;
 }
 
@@ -108,6 +109,16 @@ static bool make_unloaded(cm_scenes *scenes, cm_case test_case, cm_pristine *val
         set_dim(&test_case, 'L', 0);
         set_dim(&test_case, 'r', 0);
     }
+    return resize(scenes, &test_case, values);
+}
+
+// Another batch of the same size.
+static bool make_batch(cm_scenes *scenes, cm_case test_case, cm_axis_kind axis, const char *word,
+                       cm_pristine *values)
+{
+    char needed = axis == CM_AXIS_ADAPTERS ? 'L' : 'E';
+    if (dim_of(&test_case, needed) == 0 || !set_word(&test_case, axis, word))
+        return false;
     return resize(scenes, &test_case, values);
 }
 
@@ -142,7 +153,10 @@ static bool make_shape(cm_scenes *scenes, cm_case test_case, cm_pristine *values
     }
     set_dim(&test_case, 'T', dim_of(&test_case, 'T') + 3);
     test_case.seed++;
-    return cm_pristine_open(&test_case, NULL, values, &error) == CM_OK;
+    if (cm_pristine_open(&test_case, NULL, values, &error) != CM_OK)
+        return false;
+    cm_pristine_ask_once(values);
+    return true;
 }
 
 static void open_results(cm_scene *scene)
@@ -203,15 +217,30 @@ static void open_other(const cm_pristine *base, cm_pristine *other)
     for (int tries = 0;; tries++) {
         test_case.seed++;
         error.message[0] = 0;
-        if (cm_pristine_open(&test_case, base->source, other, &error) == CM_OK)
+        if (cm_pristine_open(&test_case, base->source, other, &error) == CM_OK) {
+            cm_pristine_ask_once(other);
             return;
+        }
         if (tries == 8)
             cm_broken("%s", error.message);
     }
 }
 
+bool cm_scenes_have_graphs(const cm_trial *trial)
+{
+    const cm_side *side = cm_kernel_side(trial->kernel);
+    return trial->kernel->capturable && side && side->capture;
+}
+
 cm_verdict cm_scenes_open(const cm_trial *trial, cm_scenes *scenes)
 {
+    static const struct {
+        cm_axis_kind axis;
+        const char *word;
+    } batches[CM_SCENE_COUNT] = {[CM_SCENE_NULL] = {CM_AXIS_ADAPTERS, "null"},
+                                 [CM_SCENE_LAST] = {CM_AXIS_ADAPTERS, "last"},
+                                 [CM_SCENE_EVERY] = {CM_AXIS_ADAPTERS, "full"},
+                                 [CM_SCENE_ROUTED] = {CM_AXIS_ROUTING, "idle"}};
     const cm_pristine *base = trial->pristine;
     cm_pristine other;
     cm_case random = base->test_case;
@@ -236,8 +265,11 @@ cm_verdict cm_scenes_open(const cm_trial *trial, cm_scenes *scenes)
             scene->open = make_tokens(scenes, random, &scene->values);
         else if (kind == CM_SCENE_SMALL)
             scene->open = make_small(scenes, random, &scene->values);
-        else
+        else if (kind == CM_SCENE_SHAPE)
             scene->open = make_shape(scenes, random, &scene->values);
+        else
+            scene->open = cm_scenes_have_graphs(trial) &&
+                          make_batch(scenes, random, batches[kind].axis, batches[kind].word, &scene->values);
         if (scene->open)
             verdict = run_fresh(trial, scene);
         if (verdict == CM_SKIP && kind >= CM_SCENE_UNLOADED) { // supported in this form only

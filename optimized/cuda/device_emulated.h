@@ -268,4 +268,22 @@ static inline void cm_load_matrices_transposed(uint32_t *registers, cm_shared<T>
     cm_simt::load_matrices(registers, COUNT, from.hold(index, 8, 16, CM_PLACE), true, CM_PLACE);
 }
 
+// What a host function may ask of the device's runtime; every one of them spoils a graph that is captured.
+[[maybe_unused]] static inline cm_status cm_copy_out(const cm_call *call, void *host, const void *device,
+                                                     size_t bytes)
+{
+    return cm_simt::copy_out(call, host, device, bytes);
+}
+
+// Poisoned; NULL, with the sentence set, when there is none.
+[[maybe_unused]] static inline void *cm_allocate(const cm_call *call, size_t bytes)
+{
+    return cm_simt::allocate(call, bytes);
+}
+
+[[maybe_unused]] static inline cm_status cm_release(const cm_call *call, void *memory)
+{
+    return cm_simt::release(call, memory);
+}
+
 #endif

@@ -229,4 +229,37 @@ static cm_status cm_launch(const cm_call *call, void (*kernel)(Parameters...), d
 #define CM_LAUNCH(call, kernel, grid, block, shared, ...)                                                    \
     cm_launch(call, kernel, grid, block, shared, __VA_ARGS__)
 
+// What a host function may ask of the device's runtime; every one of them spoils a graph that is captured.
+[[maybe_unused]] static inline cm_status cm_copy_out(const cm_call *call, void *host, const void *device,
+                                                     size_t bytes)
+{
+    cudaStream_t stream = static_cast<cudaStream_t>(call->stream);
+    cudaError_t error = cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream);
+    if (error == cudaSuccess)
+        error = cudaStreamSynchronize(stream);
+    if (error == cudaSuccess)
+        return CM_OK;
+    return call->host->fail(call, CM_DEVICE_FAULT, "copy to the host: %s", cudaGetErrorString(error));
+}
+
+// Undefined bytes; NULL, with the sentence set, when there is none.
+[[maybe_unused]] static inline void *cm_allocate(const cm_call *call, size_t bytes)
+{
+    void *memory = nullptr;
+    cudaError_t error = cudaMalloc(&memory, bytes);
+    if (error == cudaSuccess)
+        return memory;
+    call->host->fail(call, error == cudaErrorMemoryAllocation ? CM_NO_MEMORY : CM_DEVICE_FAULT,
+                     "allocation of %zu bytes: %s", bytes, cudaGetErrorString(error));
+    return nullptr;
+}
+
+[[maybe_unused]] static inline cm_status cm_release(const cm_call *call, void *memory)
+{
+    cudaError_t error = cudaFree(memory);
+    if (error == cudaSuccess)
+        return CM_OK;
+    return call->host->fail(call, CM_DEVICE_FAULT, "release: %s", cudaGetErrorString(error));
+}
+
 #endif

@@ -293,4 +293,5 @@ const cm_kernel cm_sgmv_expand_cuda = {
     .supports = supports,
     .run = run,
     .side = &CM_CUDA_SIDE,
+    .capturable = true,
 };

@@ -117,4 +117,5 @@ const cm_kernel cm_sgmv_plan_cuda = {
     .supports = supports,
     .run = run,
     .side = &CM_CUDA_SIDE,
+    .capturable = true,
 };

@@ -282,4 +282,5 @@ const cm_kernel cm_sgmv_shrink_cuda = {
     .supports = supports,
     .run = run,
     .side = &CM_CUDA_SIDE,
+    .capturable = true,
 };

@@ -7,6 +7,7 @@ static cm_status explain(cudaError_t error, char *reason, size_t size)
     if (error == cudaSuccess)
         return CM_OK;
     snprintf(reason, size, "%s", cudaGetErrorString(error));
+    cudaGetLastError(); // said: no later launch shall say it again
     return error == cudaErrorMemoryAllocation ? CM_NO_MEMORY : CM_DEVICE_FAULT;
 }
 
@@ -33,8 +34,23 @@ static bool available(char *reason, size_t size)
     return false;
 }
 
+// The harness's own memory and copies, also while this thread captures: the graph does not depend on them.
+// What a kernel allocates stays forbidden.
+struct Aside {
+    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    Aside()
+    {
+        cudaThreadExchangeStreamCaptureMode(&mode);
+    }
+    ~Aside()
+    {
+        cudaThreadExchangeStreamCaptureMode(&mode);
+    }
+};
+
 static cm_status allocate(size_t bytes, void **memory, char *reason, size_t size)
 {
+    Aside aside;
     return explain(cudaMalloc(memory, bytes), reason, size);
 }
 
@@ -45,6 +61,7 @@ static void release(void *memory)
 
 static cm_status copy_in(void *device, const void *host, size_t bytes, char *reason, size_t size)
 {
+    Aside aside;
     return explain(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice), reason, size);
 }
 
@@ -58,6 +75,49 @@ static cm_status synchronize(char *reason, size_t size)
     return explain(cudaDeviceSynchronize(), reason, size);
 }
 
+// The stream does not wait for the default one, nor that for it: whoever launches there is not recorded, and
+// is told so.
+static cm_status capture(void **stream, char *reason, size_t size)
+{
+    cudaStream_t made = nullptr;
+    cudaError_t error = cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking);
+    if (error == cudaSuccess)
+        error = cudaStreamBeginCapture(made, cudaStreamCaptureModeThreadLocal);
+    if (error != cudaSuccess && made)
+        cudaStreamDestroy(made);
+    *stream = error == cudaSuccess ? made : nullptr;
+    return explain(error, reason, size);
+}
+
+static cm_status conclude(void *stream, void **graph, char *reason, size_t size)
+{
+    cudaGraph_t recorded = nullptr;
+    cudaGraphExec_t made = nullptr;
+    cudaError_t error = cudaStreamEndCapture(static_cast<cudaStream_t>(stream), &recorded);
+    if (error == cudaSuccess)
+        error = cudaGraphInstantiateWithFlags(&made, recorded, 0);
+    if (recorded)
+        cudaGraphDestroy(recorded);
+    cudaStreamDestroy(static_cast<cudaStream_t>(stream));
+    *graph = error == cudaSuccess ? made : nullptr;
+    return explain(error, reason, size);
+}
+
+static cm_status replay(const cm_call *call, void *graph)
+{
+    cudaError_t error =
+        cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), static_cast<cudaStream_t>(call->stream));
+    if (error == cudaSuccess)
+        return CM_OK;
+    return call->host->fail(call, CM_DEVICE_FAULT, "replay: %s", cudaGetErrorString(error));
+}
+
+static void forget(void *graph)
+{
+    if (graph)
+        cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph));
+}
+
 const cm_side cm_cuda_native = {
     .size = sizeof(cm_side),
     .emulated = false,
@@ -67,4 +127,8 @@ const cm_side cm_cuda_native = {
     .copy_in = copy_in,
     .copy_out = copy_out,
     .synchronize = synchronize,
+    .capture = capture,
+    .conclude = conclude,
+    .replay = replay,
+    .forget = forget,
 };

@@ -110,6 +110,11 @@ static struct {
     int allocated;
     bool absent, faulty; // there is none; launches fail
     int64_t overrun;     // bytes that each launch writes past an output
+    bool capturing;
+    bool eager;   // what is captured runs at once
+    bool spoiled; // what is captured can't be replayed
+    bool frozen;  // a replay has the permutation of the captured run
+    int graphs;
 } device;
 
 static bool available(char *reason, size_t size)
@@ -147,17 +152,61 @@ static cm_status synchronize(char *reason, size_t size)
     return device.faulty ? CM_DEVICE_FAULT : CM_OK;
 }
 
+static cm_status capture(void **stream, char *reason, size_t size)
+{
+    (void)reason;
+    (void)size;
+    device.capturing = true;
+    *stream = &device;
+    return CM_OK;
+}
+
+static cm_status conclude(void *stream, void **graph, char *reason, size_t size)
+{
+    snprintf(reason, size, "a capture was spoiled");
+    *graph = device.spoiled || stream != &device ? NULL : &device;
+    device.capturing = false;
+    device.graphs += *graph != NULL;
+    return *graph ? CM_OK : CM_DEVICE_FAULT;
+}
+
+static cm_status replay(const cm_call *call, void *graph)
+{
+    static int32_t kept[9];
+    static bool has_kept;
+    cm_status status = cm_sgmv_plan_naive.run(call, NULL);
+    int32_t *permutation = call->host->argument(call, "permutation")->data;
+    if (status == CM_OK && device.frozen) {
+        if (!has_kept)
+            memcpy(kept, permutation, sizeof kept);
+        memcpy(permutation, kept, sizeof kept);
+        has_kept = true;
+    }
+    return graph == &device ? status : CM_BAD_VALUE;
+}
+
+static void forget(void *graph)
+{
+    device.graphs -= graph != NULL;
+}
+
 static const cm_side real = {.size = sizeof real,
                              .available = available,
                              .allocate = allocate,
                              .release = give_back,
                              .copy_in = copy,
                              .copy_out = copy,
-                             .synchronize = synchronize};
+                             .synchronize = synchronize,
+                             .capture = capture,
+                             .conclude = conclude,
+                             .replay = replay,
+                             .forget = forget};
 
 // What a launch would do, in the device's memory.
 static cm_status run_there(const cm_call *call, void *state)
 {
+    if (device.capturing && (call->stream != &device || !device.eager))
+        return call->stream == &device ? CM_OK : CM_BAD_VALUE;
     cm_status status = cm_sgmv_plan_naive.run(call, state);
     const DLTensor *offset = call->host->argument(call, "segment_offset");
     if (status == CM_OK && device.overrun > 0)
@@ -167,6 +216,12 @@ static cm_status run_there(const cm_call *call, void *state)
 
 static const cm_kernel on_real = {
     .size = sizeof on_real, .name = "sgmv_plan/test", .device = kDLCUDA, .run = run_there, .side = &real};
+static const cm_kernel in_graphs = {.size = sizeof in_graphs,
+                                    .name = "sgmv_plan/test",
+                                    .device = kDLCUDA,
+                                    .run = run_there,
+                                    .side = &real,
+                                    .capturable = true};
 
 START_TEST(arguments_are_copied)
 {
@@ -186,6 +241,27 @@ START_TEST(real_devices_are_watched)
     device.absent = true;
     for (size_t n = 0; n < sizeof all_checks / sizeof *all_checks; n++)
         expect(all_checks[n], &on_real, CM_SKIP, "there is no such device");
+}
+END_TEST
+
+// A kernel that promises to be capturable is captured and replayed by the check state; others are not.
+START_TEST(graphs_are_replayed)
+{
+    expect(&cm_check_state, &in_graphs, CM_PASS, "");
+    cm_outcome with = outcome_of(&cm_check_state, &in_graphs),
+               without = outcome_of(&cm_check_state, &on_real);
+    ck_assert_int_gt(with.compared, without.compared);
+    device.eager = true;
+    expect(&cm_check_state, &in_graphs, CM_FAIL, "while it was captured, the kernel wrote to `permutation`");
+    expect(&cm_check_state, &on_real, CM_PASS, "");
+    device.eager = false;
+    device.spoiled = true;
+    expect(&cm_check_state, &in_graphs, CM_FAIL,
+           "while a run was captured, the kernel returned \"device fault\": a capture was spoiled");
+    device.spoiled = false;
+    device.frozen = true;
+    expect(&cm_check_state, &in_graphs, CM_FAIL, "replayed without any adapter, `permutation` differs");
+    device.frozen = false;
 }
 END_TEST
 
@@ -238,6 +314,7 @@ Suite *cm_unit_site(void)
     tcase_add_loop_test(tcase, mistakes_are_named, 0, COUNT(rows));
     tcase_add_loop_test(tcase, arguments_are_copied, 0, COUNT(all_checks));
     tcase_add_test(tcase, real_devices_are_watched);
+    tcase_add_test(tcase, graphs_are_replayed);
     tcase_add_test(tcase, memory_comes_and_goes);
     tcase_add_test(tcase, modes);
     suite_add_tcase(suite, tcase);

@@ -66,7 +66,14 @@ template <int MISTAKE> static cm_status run(const cm_call *call, void *)
                      (int)call->host->dim(call, 'T'), (int)call->host->dim(call, 'L'), MISTAKE);
 }
 
-static const cm_side side = {sizeof(cm_side), true, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+static cm_side emulated_side(void)
+{
+    cm_side side = cm_side();
+    side.size = sizeof side;
+    side.emulated = true;
+    return side;
+}
+static const cm_side side = emulated_side();
 
 template <int MISTAKE> static cm_kernel kernel_with(void)
 {

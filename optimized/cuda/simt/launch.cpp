@@ -2,6 +2,7 @@
 #include "optimized/cuda/simt/launch.h"
 
 #include "optimized/cuda/simt/global.h"
+#include "optimized/cuda/simt/memory.h"
 
 namespace cm_simt
 {
@@ -20,15 +21,13 @@ void set_schedule(uint64_t schedule)
     is_fixed = true;
 }
 
-cm_status launch_closure(const cm_call *call, Launch launch)
+cm_status launch_now(const cm_call *call, const Launch &launch)
 {
     char message[400];
     global_begin();
-    if (call->host->enter_device)
-        call->host->enter_device(call);
+    memory_open(call);
     Fault fault = run_grid(launch, message, sizeof message);
-    if (call->host->leave_device)
-        call->host->leave_device(call);
+    memory_close(call);
     if (fault == NO_FAULT)
         return CM_OK;
     return call->host->fail(call, CM_DEVICE_FAULT, "%s", message);

@@ -73,6 +73,7 @@ const size_t CONTRACT(layout)[] = {
     sizeof(cm_counts),
     sizeof(cm_call),
     sizeof(cm_host),
+    sizeof(cm_side),
     sizeof(cm_want),
     sizeof(cm_op),
     sizeof(cm_kernel),
@@ -82,11 +83,13 @@ const size_t CONTRACT(layout)[] = {
     FIELD(cm_call, stream),
     FIELD(cm_host, argument),
     FIELD(cm_host, scratch),
+    FIELD(cm_side, forget),
     FIELD(cm_want, magnitude),
     FIELD(cm_op, counts),
     FIELD(cm_kernel, accuracy),
     FIELD(cm_kernel, trusts_caller),
     FIELD(cm_kernel, alignment),
     FIELD(cm_kernel, release),
+    FIELD(cm_kernel, capturable),
 };
 const size_t CONTRACT(layout_count) = sizeof CONTRACT(layout) / sizeof *CONTRACT(layout);
