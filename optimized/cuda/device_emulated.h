@@ -244,13 +244,22 @@ template <int YOUNGEST> static inline void cm_async_wait(void)
     cm_simt::async_wait(YOUNGEST);
 }
 
+template <typename T> inline constexpr cm_simt::MatrixType cm_matrix_type = cm_simt::MATRIX_BF16;
+template <> inline constexpr cm_simt::MatrixType cm_matrix_type<cm_f16> = cm_simt::MATRIX_F16;
+
 // d[16x8] = a[16x16] b[16x8] + c with the fragments of mma.m16n8k16; T: cm_bf16 or cm_f16.
 template <typename T>
 static inline void cm_mma(float d[4], const uint32_t a[4], const uint32_t b[2], const float c[4],
                           CM_PLACE_PARAMETERS)
 {
-    cm_simt::mma_16x8x16(
-        d, a, b, c, [](uint16_t bits) { return cm_widen(T{bits}); }, CM_PLACE);
+    cm_simt::mma_16x8x16(cm_matrix_type<T>, 1, d, a, b, c, CM_PLACE);
+}
+
+// d[n] += a b[n] for n < COUNT: as many instructions, one meeting of the lanes.
+template <typename T, int COUNT>
+static inline void cm_mma_row(float (*d)[4], const uint32_t a[4], const uint32_t *b, CM_PLACE_PARAMETERS)
+{
+    cm_simt::mma_16x8x16(cm_matrix_type<T>, COUNT, *d, a, b, *d, CM_PLACE);
 }
 
 // COUNT 8x8 matrices of 16-bit elements; `index` is the element at which this lane's row begins.

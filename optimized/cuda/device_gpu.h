@@ -171,6 +171,15 @@ CM_DEVICE void cm_mma(float d[4], const uint32_t a[4], const uint32_t b[2], cons
     cm_mma_type<T>::run(d, a, b, c);
 }
 
+// d[n] += a b[n] for n < COUNT.
+template <typename T, int COUNT>
+CM_DEVICE void cm_mma_row(float (*d)[4], const uint32_t a[4], const uint32_t *b)
+{
+    CM_UNROLL
+    for (int n = 0; n < COUNT; n++)
+        cm_mma_type<T>::run(d[n], a, b + 2 * n, d[n]);
+}
+
 template <int COUNT, bool TRANSPOSED>
 CM_DEVICE void cm_load_matrices_at(uint32_t *registers, uint32_t address)
 {

@@ -9,17 +9,7 @@
 namespace cm_simt
 {
 
-static thread_local Block *running;
-
-Block *block(void)
-{
-    return running;
-}
-
-Thread *thread(void)
-{
-    return running->current;
-}
+__thread Block *running;
 
 const char *fault_name(Fault fault)
 {
@@ -41,6 +31,14 @@ const char *fault_name(Fault fault)
     return names[fault];
 }
 
+static Thread *take_ready(Block *b)
+{
+    Thread *first = b->ready[b->ready_first];
+    b->ready_first = (b->ready_first + 1) % MOST_THREADS;
+    b->ready_count--;
+    return first;
+}
+
 static void next(Thread *from, bool ends)
 {
     Block *b = running;
@@ -48,9 +46,7 @@ static void next(Thread *from, bool ends)
         fiber_switch(&from->fiber, &b->scheduler, ends);
         return;
     }
-    Thread *to = &b->threads[(size_t)b->ready[b->ready_first]];
-    b->ready_first = (b->ready_first + 1) % b->ready.size();
-    b->ready_count--;
+    Thread *to = take_ready(b);
     if (to == from)
         return;
     b->current = to;
@@ -61,7 +57,7 @@ void wake(Thread *sleeper)
 {
     Block *b = running;
     sleeper->state = READY;
-    b->ready[(b->ready_first + b->ready_count++) % b->ready.size()] = sleeper->number;
+    b->ready[(b->ready_first + b->ready_count++) % MOST_THREADS] = sleeper;
 }
 
 void wait(State state)
@@ -110,7 +106,7 @@ static void release_barrier(void)
         }
     settle_early_read();
     b->waiting = 0;
-    b->barriers++;
+    b->epoch++;
     for (int n : b->order)
         if (b->threads[(size_t)n].state == AT_BARRIER)
             wake(&b->threads[(size_t)n]);
@@ -231,9 +227,12 @@ static void order_threads(Block *b, uint64_t schedule, uint64_t number)
             b->order.push_back(n);
     if (schedule % 3 == 1)
         std::reverse(b->order.begin(), b->order.end());
-    std::copy(b->order.begin(), b->order.end(), b->ready.begin());
-    b->ready_first = 0;
-    b->ready_count = b->order.size();
+    b->ready_first = b->ready_count = 0;
+    for (int n : b->order) {
+        Warp *warp = &b->warps[(size_t)(n / WARP)];
+        warp->order[warp->lanes++] = (uint8_t)(n % WARP);
+        b->ready[b->ready_count++] = &b->threads[(size_t)n];
+    }
 }
 
 static bool begin_block(Block *b, const Launch &launch, uint64_t number)
@@ -242,16 +241,14 @@ static bool begin_block(Block *b, const Launch &launch, uint64_t number)
                 (unsigned)(number / launch.grid.x / launch.grid.y)};
     b->alive = b->thread_count;
     b->waiting = 0;
-    b->barriers = 0;
+    b->number = number;
+    b->first_epoch = ++b->epoch;
     b->early.line = 0;
     std::fill(b->shared.begin(), b->shared.end(), (unsigned char)0xff); // NaN as f32, f16 and bf16
-    std::fill(b->shadow.begin(), b->shadow.end(), Shadow{0, 0, 0, 0, NOBODY, NOBODY, UNWRITTEN});
     for (int w = 0; w < b->warp_count; w++) {
         Warp *warp = &b->warps[(size_t)w];
         warp->exited = warp->syncs = warp->under_way = 0;
-        memset(warp->meetings, 0, sizeof warp->meetings);
-        for (Slots &slots : warp->slots)
-            slots.readers = 0;
+        warp->lanes = 0;
     }
     for (int n = 0; n < b->thread_count; n++) {
         Thread &t = b->threads[(size_t)n];
@@ -264,7 +261,7 @@ static bool begin_block(Block *b, const Launch &launch, uint64_t number)
         t.copies.clear();
         t.groups = 0;
         t.mask = 0;
-        if (!fiber_prepare(&t.fiber, run_thread))
+        if (!fiber_prepare(&t.fiber, run_thread, (unsigned)n))
             return false;
     }
     for (int n = b->thread_count; n < b->warp_count * WARP; n++)
@@ -311,9 +308,14 @@ Fault run_grid(const Launch &launch, char *message, size_t message_size)
     for (size_t n = 0; n < b->threads.size(); n++)
         b->threads[n].number = (int)n;
     b->warps.resize((size_t)b->warp_count);
-    b->ready.resize(b->threads.size() + 1);
     b->shared.resize(launch.shared_bytes);
-    b->shadow.resize((launch.shared_bytes + GRANULE - 1) / GRANULE);
+    b->units.resize((launch.shared_bytes + UNIT - 1) / UNIT);
+    b->granules.resize(b->units.size() * (UNIT / GRANULE));
+    if (b->epoch > UINT32_MAX / 2) { // before the count can return
+        std::fill(b->units.begin(), b->units.end(), Unit());
+        std::fill(b->granules.begin(), b->granules.end(), Shadow());
+        b->epoch = 0;
+    }
     b->shared_bytes = launch.shared_bytes;
     b->size = launch.block;
     b->grid = launch.grid;
@@ -331,9 +333,7 @@ Fault run_grid(const Launch &launch, char *message, size_t message_size)
             snprintf(b->message, sizeof b->message, "no memory for %d stacks", b->thread_count);
             break;
         }
-        Thread *first = &b->threads[(size_t)b->ready[b->ready_first]];
-        b->ready_first = (b->ready_first + 1) % b->ready.size();
-        b->ready_count--;
+        Thread *first = take_ready(b);
         b->current = first;
         fiber_switch(&b->scheduler, &first->fiber, false);
         if (b->fault == NO_FAULT && b->alive > 0)

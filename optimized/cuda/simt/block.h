@@ -44,38 +44,48 @@ struct Thread {
     int groups; // cp.async groups committed so far
 };
 
-// What the lanes of a mask leave for each other; taken until all of them have read it.
-struct Slots {
-    unsigned readers; // lanes that still have to leave
-    const void *pointer[WARP];
-    uint64_t value[WARP];
+// What a lane brings to a collective, and where it wants the result.
+struct Visitor {
+    void *pointer;
+    uint64_t value;
+    int from; // lane that it reads from
 };
 
 // A rendezvous of the lanes of a mask.
 struct Meeting {
     unsigned mask, arrived;
     const char *operation;
-    Place place;
-    Slots *slots;
+    Place place; // of the first lane
+    Visitor lanes[WARP];
 };
 
 struct Warp {
-    unsigned exited; // lanes
-    uint32_t syncs;  // __syncwarp of all its living lanes so far: orders memory within the warp
+    unsigned exited;    // lanes
+    uint32_t syncs;     // __syncwarp of all its living lanes so far: orders memory within the warp
+    uint32_t under_way; // meetings with arrived lanes, by bit; the others' contents mean nothing
     Meeting meetings[WARP];
-    uint32_t under_way;    // meetings with arrived lanes, by bit
-    Slots slots[2 * WARP]; // a lane is in one meeting and reads from one at most
+    uint8_t order[WARP]; // of its lanes in this block's schedule
+    int lanes;           // in `order`
 };
 
-// What the kernel did to each granule of shared memory since the block began.
+// What the kernel did to some bytes of shared memory. Epochs count barriers and never return, so that nothing
+// is cleared between blocks.
 struct Shadow {
-    uint32_t write_barrier, write_sync, read_barrier, read_sync;
-    int16_t writer, reader; // thread numbers; NOBODY; MANY_LANES + warp; MANY_WARPS
-    uint8_t state;          // of enum ShadowState
+    uint32_t write_epoch, write_sync, read_epoch, read_sync;
+    int16_t writer, reader; // thread numbers; MANY_LANES + warp; MANY_WARPS
+    uint8_t state;          // of enum ShadowState, if it was written in this block
 };
-enum ShadowState : uint8_t { UNWRITTEN, WRITTEN, PENDING, ATOMIC };
-constexpr int16_t NOBODY = -1, MANY_WARPS = -2, MANY_LANES = 2048;
+enum ShadowState : uint8_t { WRITTEN, PENDING, ATOMIC };
+constexpr int16_t MANY_WARPS = -2, MANY_LANES = 2048;
 constexpr uint32_t GRANULE = 2; // bytes: narrower elements are loaded and stored in groups
+
+// Shared memory is kept account of in units: one shadow for all of a unit, or one for each granule from the
+// epoch on in which a part of it was touched alone.
+struct Unit {
+    Shadow whole;
+    uint32_t split_epoch; // before this block: it is whole
+};
+constexpr uint32_t UNIT = 16; // bytes
 
 struct Block {
     Index3 index, grid, size; // of the block, of the grid in blocks, of the block in threads
@@ -84,17 +94,19 @@ struct Block {
     Fiber scheduler;
     std::vector<Thread> threads; // their stacks are kept from block to block
     std::vector<Warp> warps;
-    std::vector<int> order; // of the threads in this block's schedule
-    std::vector<int> ready; // a ring of thread numbers
-    size_t ready_first, ready_count;
-    uint32_t barriers; // __syncthreads passed so far
+    std::vector<int> order;      // of the threads in this block's schedule
+    Thread *ready[MOST_THREADS]; // a ring
+    unsigned ready_first, ready_count;
+    uint32_t epoch, first_epoch; // grows with each barrier and each block; that of this block's beginning
+    uint64_t number;             // of the block, x fastest
     // A read of bytes that nobody has written yet: uninitialised, unless a write follows before the next
     // barrier; then it was a race. line 0: there was none.
     Place early;
     uint32_t early_byte;
     int early_reader;
     std::vector<unsigned char> shared;
-    std::vector<Shadow> shadow;
+    std::vector<Unit> units;
+    std::vector<Shadow> granules;
     size_t shared_bytes;
     void (*entry)(void *);
     void *closure;
@@ -103,8 +115,18 @@ struct Block {
 };
 
 // The block that this OS thread runs; NULL outside a launch.
-Block *block(void);
-Thread *thread(void); // the running CUDA thread
+extern __thread Block *running;
+
+inline Block *block(void)
+{
+    return running;
+}
+
+// The running CUDA thread.
+inline Thread *thread(void)
+{
+    return running->current;
+}
 
 // Ends the launch with this fault; does not return.
 [[noreturn]] void fail(Fault fault, Place place, const char *format, ...)
@@ -118,9 +140,9 @@ void barrier(Place place);
 void settle_early_read(void); // at a barrier and at the end of the block
 void lane_exits(Thread *thread);
 
-// All lanes of `mask` meet; returns what they left, by lane. To be left by leave() when it was read.
-Slots *meet(unsigned mask, const char *operation, Place place, const void *pointer, uint64_t value);
-void leave(Slots *slots);
+// All lanes of `mask` meet. The last one calls `finish` on behalf of all of them, before any goes on.
+void meet(unsigned mask, const char *operation, Place place, const Visitor &visitor,
+          void (*finish)(Meeting *meeting));
 void sync_warp(unsigned mask, Place place);
 
 struct Launch {

@@ -53,7 +53,7 @@ constexpr size_t GUARD = 4096;
 // The stack that was left by the last switch, for AddressSanitizer.
 static thread_local Fiber *left;
 
-bool fiber_prepare(Fiber *fiber, void (*entry)())
+bool fiber_prepare(Fiber *fiber, void (*entry)(), unsigned number)
 {
     if (!fiber->stack) {
         void *memory = mmap(nullptr, GUARD + FIBER_STACK, PROT_READ | PROT_WRITE,
@@ -69,7 +69,8 @@ bool fiber_prepare(Fiber *fiber, void (*entry)())
 #endif
     // What cm_simt_switch pops: six registers and the return address; then rsp is 8 modulo 16, as after a
     // call.
-    void **top = reinterpret_cast<void **>(static_cast<char *>(fiber->stack) + fiber->stack_size - 24);
+    size_t above = number * 5 % 64 * 64 + 24;
+    void **top = reinterpret_cast<void **>(static_cast<char *>(fiber->stack) + fiber->stack_size - above);
     memset(top - 7, 0, 9 * sizeof *top);
     top[-1] = reinterpret_cast<void *>(entry);
     fiber->stack_pointer = top - 7;

@@ -18,8 +18,9 @@ struct Fiber {
 
 constexpr size_t FIBER_STACK = 64 * 1024; // bytes; a guard page lies below
 
-// Maps a stack on first use and keeps it; entry never returns. False: no memory.
-bool fiber_prepare(Fiber *fiber, void (*entry)());
+// Maps a stack on first use and keeps it; entry never returns. False: no memory. Fibers of other `number`s
+// begin at other places in their pages, so that their stacks do not meet in the same lines of a cache.
+bool fiber_prepare(Fiber *fiber, void (*entry)(), unsigned number);
 // Leaves `from` and goes on with `to`. `ends`: `from` will never run again.
 void fiber_switch(Fiber *from, Fiber *to, bool ends);
 // To be called first thing in an entry function.

@@ -7,14 +7,19 @@
 namespace cm_simt
 {
 
-// Whether what thread `who` did at (barrier, sync) is ordered before the running thread's next step.
-static bool ordered(const Block *b, int16_t who, uint32_t barrier_count, uint32_t sync_count)
+// Whether what thread `who` did at (epoch, sync) is ordered before the running thread's next step.
+static bool ordered(const Block *b, int16_t who, uint32_t epoch, uint32_t sync_count)
 {
     const Thread *self = b->current;
-    if (who == NOBODY || who == self->number || barrier_count != b->barriers)
+    if (epoch != b->epoch || who == self->number)
         return true;
     int warp = who >= MANY_LANES ? who - MANY_LANES : who == MANY_WARPS ? -1 : who / WARP;
     return warp == self->warp && sync_count != b->warps[(size_t)warp].syncs;
+}
+
+static bool is_written(const Block *b, const Shadow *shadow)
+{
+    return shadow->write_epoch >= b->first_epoch;
 }
 
 static void describe(int16_t who, char text[32])
@@ -35,72 +40,97 @@ static void describe(int16_t who, char text[32])
          other, before);
 }
 
-static Shadow *first_granule(uint32_t at)
-{
-    return &block()->shadow[at / GRANULE];
-}
-
-static uint32_t granules(uint32_t at, uint32_t bytes)
-{
-    return (at + bytes + GRANULE - 1) / GRANULE - at / GRANULE;
-}
-
 static void note_reader(const Block *b, Shadow *shadow)
 {
     const Thread *self = b->current;
-    uint32_t syncs = b->warps[(size_t)self->warp].syncs;
-    bool fresh = shadow->reader == NOBODY || shadow->read_barrier != b->barriers;
     int16_t who = (int16_t)self->number;
-    if (!fresh && shadow->reader != who) {
+    if (shadow->read_epoch == b->epoch && shadow->reader != who) {
         int warp = shadow->reader >= MANY_LANES   ? shadow->reader - MANY_LANES
                    : shadow->reader == MANY_WARPS ? -1
                                                   : shadow->reader / WARP;
         who = warp == self->warp ? (int16_t)(MANY_LANES + warp) : MANY_WARPS;
     }
     shadow->reader = who;
-    shadow->read_barrier = b->barriers;
-    shadow->read_sync = syncs;
+    shadow->read_epoch = b->epoch;
+    shadow->read_sync = b->warps[(size_t)self->warp].syncs;
 }
 
-void shared_read(uint32_t at, uint32_t bytes, Place place)
+static void read_one(Block *b, Shadow *shadow, uint32_t at, Place place)
 {
-    Block *b = block();
-    Shadow *shadow = first_granule(at);
-    for (uint32_t n = granules(at, bytes); n > 0; n--, shadow++) {
-        if (shadow->state == UNWRITTEN && !b->early.line) {
+    if (!is_written(b, shadow)) {
+        if (!b->early.line) {
             b->early = place;
             b->early_byte = at;
             b->early_reader = b->current->number;
         }
+    } else {
         if (shadow->state == PENDING)
             fail(ASYNC_NOT_WAITED, place,
                  "reads byte %u of shared memory, which a cp.async of thread %d fills", at, shadow->writer);
-        if (!ordered(b, shadow->writer, shadow->write_barrier, shadow->write_sync))
+        if (!ordered(b, shadow->writer, shadow->write_epoch, shadow->write_sync))
             race("reads", at, shadow->writer, "wrote", place);
-        note_reader(b, shadow);
     }
+    note_reader(b, shadow);
 }
 
-static void write(uint32_t at, uint32_t bytes, ShadowState state, Place place)
+static void write_one(const Block *b, Shadow *shadow, uint32_t at, ShadowState state, Place place)
 {
-    const Block *b = block();
     const Thread *self = b->current;
-    Shadow *shadow = first_granule(at);
-    for (uint32_t n = granules(at, bytes); n > 0; n--, shadow++) {
+    if (is_written(b, shadow)) {
         if (shadow->state == PENDING && state != PENDING && shadow->writer != self->number)
             fail(ASYNC_NOT_WAITED, place,
                  "writes byte %u of shared memory, which a cp.async of thread %d fills", at, shadow->writer);
         bool both_atomic = state == ATOMIC && shadow->state == ATOMIC;
-        if (!both_atomic && !ordered(b, shadow->writer, shadow->write_barrier, shadow->write_sync))
+        if (!both_atomic && !ordered(b, shadow->writer, shadow->write_epoch, shadow->write_sync))
             race("writes", at, shadow->writer, "wrote", place);
-        if (!ordered(b, shadow->reader, shadow->read_barrier, shadow->read_sync))
-            race("writes", at, shadow->reader, "read", place);
-        shadow->writer = (int16_t)self->number;
-        shadow->write_barrier = b->barriers;
-        shadow->write_sync = b->warps[(size_t)self->warp].syncs;
-        shadow->reader = NOBODY;
-        shadow->state = state;
     }
+    if (!ordered(b, shadow->reader, shadow->read_epoch, shadow->read_sync))
+        race("writes", at, shadow->reader, "read", place);
+    shadow->writer = (int16_t)self->number;
+    shadow->write_epoch = b->epoch;
+    shadow->write_sync = b->warps[(size_t)self->warp].syncs;
+    shadow->read_epoch = 0;
+    shadow->state = state;
+}
+
+// Calls `one` for each shadow of the bytes: units that are touched as a whole have one.
+template <typename One> static void each_shadow(uint32_t at, uint32_t bytes, bool writes, One one)
+{
+    Block *b = block();
+    const uint32_t parts = UNIT / GRANULE;
+    for (uint32_t end = at + bytes, next; at < end; at = next) {
+        uint32_t number = at / UNIT, first = at / GRANULE;
+        Unit *unit = &b->units[number];
+        Shadow *granules = &b->granules[number * parts];
+        next = (number + 1) * UNIT < end ? (number + 1) * UNIT : end;
+        bool is_split = unit->split_epoch >= b->first_epoch, is_all = next - at == UNIT;
+        if (!is_split && is_all) {
+            one(&unit->whole, at);
+            continue;
+        }
+        for (uint32_t n = 0; n < parts && !is_split; n++)
+            granules[n] = unit->whole;
+        unit->split_epoch = b->epoch;
+        for (uint32_t n = first; n < (next + GRANULE - 1) / GRANULE; n++)
+            one(&granules[n % parts], n * GRANULE);
+        if (writes && is_all) { // all granules are alike again
+            unit->whole = granules[0];
+            unit->split_epoch = 0;
+        }
+    }
+}
+
+void shared_read(uint32_t at, uint32_t bytes, Place place)
+{
+    each_shadow(at, bytes, false,
+                [place](Shadow *shadow, uint32_t byte) { read_one(block(), shadow, byte, place); });
+}
+
+static void write(uint32_t at, uint32_t bytes, ShadowState state, Place place)
+{
+    each_shadow(at, bytes, true, [state, place](Shadow *shadow, uint32_t byte) {
+        write_one(block(), shadow, byte, state, place);
+    });
 }
 
 void shared_write(uint32_t at, uint32_t bytes, Place place)
@@ -110,8 +140,10 @@ void shared_write(uint32_t at, uint32_t bytes, Place place)
 
 void shared_atomic(uint32_t at, uint32_t bytes, Place place)
 {
-    if (first_granule(at)->state == UNWRITTEN)
-        fail(SHARED_UNINITIALISED, place, "an atomic on byte %u of shared memory", at);
+    each_shadow(at, bytes, false, [place](Shadow *shadow, uint32_t byte) {
+        if (!is_written(block(), shadow))
+            fail(SHARED_UNINITIALISED, place, "an atomic on byte %u of shared memory", byte);
+    });
     write(at, bytes, ATOMIC, place);
 }
 

@@ -7,17 +7,14 @@
 namespace cm_simt
 {
 
-static Slots *free_slots(Warp *warp)
+static bool is(const char *one, const char *other)
 {
-    Slots *slots = warp->slots;
-    while (slots->readers)
-        slots++;
-    return slots;
+    return one == other || !strcmp(one, other);
 }
 
 static bool same(const Place &one, const Place &other)
 {
-    return one.line == other.line && !strcmp(one.file, other.file);
+    return one.line == other.line && is(one.file, other.file);
 }
 
 // A lane may go through one collective while others of its warp wait for it in another. It may not when both
@@ -28,7 +25,7 @@ static void look_for_clash(const Thread *self, const Warp *warp, unsigned mask, 
     unsigned own = 1u << self->lane;
     for (uint32_t left = warp->under_way; left; left &= left - 1) {
         const Meeting &other = warp->meetings[__builtin_ctz(left)];
-        bool joins = other.mask == mask && !strcmp(other.operation, operation);
+        bool joins = other.mask == mask && is(other.operation, operation);
         if (joins || !(other.mask & own))
             continue;
         if (other.arrived & mask || (same(place, other.place) && other.mask != mask))
@@ -43,13 +40,14 @@ static Meeting *find_meeting(Warp *warp, unsigned mask, const char *operation)
 {
     for (uint32_t left = warp->under_way; left; left &= left - 1) {
         Meeting *meeting = &warp->meetings[__builtin_ctz(left)];
-        if (meeting->mask == mask && !strcmp(meeting->operation, operation))
+        if (meeting->mask == mask && is(meeting->operation, operation))
             return meeting;
     }
     return &warp->meetings[__builtin_ctz(~warp->under_way)]; // each lane is in one meeting at most
 }
 
-Slots *meet(unsigned mask, const char *operation, Place place, const void *pointer, uint64_t value)
+void meet(unsigned mask, const char *operation, Place place, const Visitor &visitor,
+          void (*finish)(Meeting *meeting))
 {
     Block *b = block();
     Thread *self = b->current;
@@ -63,46 +61,36 @@ Slots *meet(unsigned mask, const char *operation, Place place, const void *point
              mask & warp->exited);
     look_for_clash(self, warp, mask, operation, place);
     Meeting *meeting = find_meeting(warp, mask, operation);
-    if (!meeting->arrived) {
-        *meeting = {mask, 0, operation, place, free_slots(warp)};
-        meeting->slots->readers = mask;
+    uint32_t bit = 1u << (meeting - warp->meetings);
+    if (!(warp->under_way & bit)) {
+        warp->under_way |= bit;
+        meeting->mask = mask;
+        meeting->arrived = 0;
+        meeting->operation = operation;
+        meeting->place = place;
     }
-    Slots *slots = meeting->slots;
-    warp->under_way |= 1u << (meeting - warp->meetings);
-    slots->pointer[self->lane] = pointer;
-    slots->value[self->lane] = value;
+    meeting->lanes[self->lane] = visitor;
     meeting->arrived |= own;
     self->place = self->collective = place;
     self->mask = mask;
     self->operation = operation;
     if (meeting->arrived != mask) {
         wait(IN_COLLECTIVE);
-        return slots;
+        return;
     }
-    meeting->arrived = 0;
-    warp->under_way &= ~(1u << (meeting - warp->meetings));
-    for (int n : b->order) {
-        Thread *sleeper = &b->threads[(size_t)n];
-        if (sleeper->warp == self->warp && mask >> sleeper->lane & 1 && sleeper != self)
-            wake(sleeper);
-    }
-    return slots;
-}
-
-void leave(Slots *slots)
-{
-    slots->readers &= ~(1u << thread()->lane);
+    warp->under_way &= ~bit;
+    finish(meeting);
+    for (int n = 0; n < warp->lanes; n++)
+        if (mask >> warp->order[n] & 1 && warp->order[n] != self->lane)
+            wake(&b->threads[(size_t)(self->warp * WARP + warp->order[n])]);
 }
 
 void sync_warp(unsigned mask, Place place)
 {
-    Block *b = block();
-    Warp *warp = &b->warps[(size_t)b->current->warp];
-    Slots *slots = meet(mask, "__syncwarp", place, nullptr, 0);
-    // Counted once for all lanes, by the first one that goes on.
-    if (mask == ~warp->exited && slots->readers == mask)
-        warp->syncs++;
-    leave(slots);
+    meet(mask, "__syncwarp", place, {nullptr, 0, 0}, [](Meeting *meeting) {
+        Warp *warp = &block()->warps[(size_t)thread()->warp];
+        warp->syncs += meeting->mask == ~warp->exited;
+    });
 }
 
 void lane_exits(Thread *thread)
@@ -110,11 +98,13 @@ void lane_exits(Thread *thread)
     Block *b = block();
     Warp *warp = &b->warps[(size_t)thread->warp];
     warp->exited |= 1u << thread->lane;
-    for (const Meeting &meeting : warp->meetings)
-        if (meeting.arrived && meeting.mask >> thread->lane & 1)
+    for (uint32_t left = warp->under_way; left; left &= left - 1) {
+        const Meeting &meeting = warp->meetings[__builtin_ctz(left)];
+        if (meeting.mask >> thread->lane & 1)
             fail(EXITED_LANE, meeting.place,
                  "lane %d returned while the lanes %08x wait for it in %s with mask %08x", thread->lane,
                  meeting.arrived, meeting.operation, meeting.mask);
+    }
 }
 
 // The lane from which `lane` reads in a segment of `width` lanes; its own where the segment ends.
@@ -140,23 +130,29 @@ uint64_t shuffle(ShuffleKind kind, unsigned mask, uint64_t value, int argument, 
     if (width < 1 || width > WARP || width & (width - 1))
         fail(WRONG_LANE_MASK, place, "%s of width %d, which is no power of two up to 32", names[kind], width);
     int from = source_lane(kind, thread()->lane, argument, width);
-    Slots *slots = meet(mask, names[kind], place, nullptr, value);
     if (!(mask >> from & 1))
         fail(UNDEFINED_LANE, place, "lane %d reads from lane %d in %s with mask %08x", thread()->lane, from,
              names[kind], mask);
-    uint64_t found = slots->value[from];
-    leave(slots);
+    uint64_t found = 0;
+    meet(mask, names[kind], place, {&found, value, from}, [](Meeting *meeting) {
+        for (unsigned left = meeting->mask; left; left &= left - 1) {
+            const Visitor &lane = meeting->lanes[__builtin_ctz(left)];
+            *static_cast<uint64_t *>(lane.pointer) = meeting->lanes[lane.from].value;
+        }
+    });
     return found;
 }
 
 unsigned ballot(unsigned mask, bool predicate, Place place)
 {
     unsigned votes = 0;
-    Slots *slots = meet(mask, "__ballot_sync", place, nullptr, predicate);
-    for (int lane = 0; lane < WARP; lane++)
-        if (mask >> lane & 1)
-            votes |= (unsigned)(slots->value[lane] & 1) << lane;
-    leave(slots);
+    meet(mask, "__ballot_sync", place, {&votes, predicate, 0}, [](Meeting *meeting) {
+        unsigned all = 0;
+        for (unsigned left = meeting->mask; left; left &= left - 1)
+            all |= (unsigned)meeting->lanes[__builtin_ctz(left)].value << __builtin_ctz(left);
+        for (unsigned left = meeting->mask; left; left &= left - 1)
+            *static_cast<unsigned *>(meeting->lanes[__builtin_ctz(left)].pointer) = all;
+    });
     return votes;
 }
 
