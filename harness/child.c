@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -134,6 +136,49 @@ static void fence_signals(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
+static double seconds_of(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static double time_allowed; // seconds
+
+static void set_alarm(void)
+{
+    double whole = floor(time_allowed);
+    struct itimerval timer = {.it_value = {(time_t)whole, (suseconds_t)(1e6 * (time_allowed - whole))}};
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+// Of a loaded machine a process may have got too little: then it goes on, until Check ends it.
+static void on_alarm(int number)
+{
+    (void)number;
+    if (current_slot->stage == CM_CHILD_DONE || seconds_of(CLOCK_PROCESS_CPUTIME_ID) < time_allowed / 2) {
+        set_alarm();
+        return;
+    }
+    cm_outcome *outcome = &current_slot->outcome;
+    outcome->verdict = CM_TIMEOUT;
+    outcome->reason[0] = 0;
+    append(outcome->reason, sizeof outcome->reason, CM_TIMEOUT_REASON);
+    current_slot->stage = CM_CHILD_DIED;
+    _exit(EXIT_FAILURE);
+}
+
+static void fence_time(double timeout)
+{
+    struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_ONSTACK | SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    time_allowed = timeout;
+    if (!forked)
+        return;
+    sigaction(SIGALRM, &action, NULL);
+    set_alarm();
+}
+
 // A real device's runtime reserves addresses by the terabyte.
 static void fence_resources(size_t case_bytes, const cm_kernel *kernel)
 {
@@ -219,9 +264,9 @@ static void on_broken(const char *message)
     _exit(3);
 }
 
-void cm_child_run(const cm_check *check, const cm_trial *trial, const char *plugin, cm_slot *slot)
+void cm_child_run(const cm_check *check, const cm_trial *trial, const char *plugin, double timeout,
+                  cm_slot *slot)
 {
-    struct timespec begin, end;
     cm_verdict verdict;
     current_check = check;
     current_slot = slot;
@@ -232,7 +277,8 @@ void cm_child_run(const cm_check *check, const cm_trial *trial, const char *plug
     if (forked)
         cm_broken_hook(on_broken);
     slot->stage = CM_CHILD_BEGUN;
-    clock_gettime(CLOCK_MONOTONIC, &begin);
+    double begin = seconds_of(CLOCK_MONOTONIC);
+    fence_time(timeout);
     if (plugin) {
         verdict = run_plugin(check, trial, plugin);
     } else {
@@ -240,9 +286,8 @@ void cm_child_run(const cm_check *check, const cm_trial *trial, const char *plug
         verdict = check->run(trial);
     }
     verdict = check_manners(verdict, trial->outcome);
-    clock_gettime(CLOCK_MONOTONIC, &end);
     trial->outcome->verdict = verdict;
-    slot->ms = 1e3 * (double)(end.tv_sec - begin.tv_sec) + 1e-6 * (double)(end.tv_nsec - begin.tv_nsec);
+    slot->ms = 1e3 * (seconds_of(CLOCK_MONOTONIC) - begin);
     slot->stage = CM_CHILD_DONE;
     if (!forked)
         restore_output();

@@ -6,6 +6,9 @@
 
 #include "harness/check.h"
 
+enum { CM_PATIENCE = 6 };
+#define CM_TIMEOUT_REASON "the kernel did not come back in time"
+
 typedef enum cm_stage_of_child {
     CM_CHILD_ABSENT,
     CM_CHILD_BEGUN,
@@ -23,7 +26,10 @@ typedef struct cm_slot {
 
 // Runs one check on one kernel in this process: output is caught, memory and file sizes are limited, fatal
 // signals write their reason into the slot. `plugin` (NULL: none) is loaded first and the trial's kernel
-// looked up in it by name. Leaves the process fenced: call it in a forked child only.
-void cm_child_run(const cm_check *check, const cm_trial *trial, const char *plugin, cm_slot *slot);
+// looked up in it by name. After `timeout` seconds the process ends itself with TIMEOUT if it had a processor
+// for half of them; one that had less (a loaded machine, or a kernel that sleeps) is left to the parent,
+// which waits CM_PATIENCE times as long. Leaves the process fenced: call it in a forked child only.
+void cm_child_run(const cm_check *check, const cm_trial *trial, const char *plugin, double timeout,
+                  cm_slot *slot);
 
 #endif

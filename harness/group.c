@@ -34,7 +34,7 @@ static void test_function(int index)
     if (current->stop && *current->stop)
         return;
     cm_trial trial = {test->kernel, current->pristine, &test->slot->outcome};
-    cm_child_run(test->check, &trial, test->plugin, test->slot);
+    cm_child_run(test->check, &trial, test->plugin, current->timeout, test->slot);
     if (cm_verdict_is_bad(test->slot->outcome.verdict))
         ck_abort_msg("%s", test->slot->outcome.reason);
     // The destructors of the libraries that built-in kernels use cost more than most checks. A plug-in's are
@@ -71,7 +71,7 @@ static void explain_death(cm_slot *slot, bool passed, const char *message)
         return;
     const char *returned = strstr(message, "return value ");
     if (strstr(message, "timeout"))
-        cm_conclude(&slot->outcome, CM_TIMEOUT, "the kernel did not come back in time");
+        cm_conclude(&slot->outcome, CM_TIMEOUT, CM_TIMEOUT_REASON);
     else if (returned && sscanf(returned, "return value %d", &code) == 1)
         cm_conclude(&slot->outcome, CM_CRASH, "the kernel ended its process with exit status %d", code);
     else if (strstr(message, "signal"))
@@ -84,6 +84,7 @@ void cm_group_run(cm_group *group, double timeout)
 {
     if (group->count == 0)
         return;
+    group->timeout = timeout;
     group->slots_mapped = group->count * sizeof *group->slots;
     group->slots = mmap(NULL, group->slots_mapped, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (group->slots == MAP_FAILED)
@@ -92,7 +93,7 @@ void cm_group_run(cm_group *group, double timeout)
     TCase *tcase = tcase_create("case");
     TTest *names = cm_new(group->count, sizeof *names); // must outlive the runner
     int added = 0;
-    tcase_set_timeout(tcase, timeout);
+    tcase_set_timeout(tcase, CM_PATIENCE * timeout);
     sigaction(SIGINT, NULL, &handlers[0]);
     sigaction(SIGTERM, NULL, &handlers[1]);
     tcase_add_unchecked_fixture(tcase, keep_handlers, NULL);

@@ -23,13 +23,14 @@ typedef struct cm_group {
     size_t count, space;
     cm_slot *slots;
     size_t slots_mapped;               // bytes
+    double timeout;                    // seconds for each test, see cm_child_run
     const volatile sig_atomic_t *stop; // not 0: leave out the tests that are still to come; may be NULL
 } cm_group;
 
 // The kernel goes through the check, or gets a SKIP when the case can't have it. `plugin`: path of the
 // library that the kernel's functions come from, in the child; NULL: built in.
 void cm_group_add(cm_group *group, const cm_check *check, const cm_kernel *kernel, const char *plugin);
-// Runs all tests; afterwards each slot's outcome is final.
+// Runs all tests, each for at most `timeout` seconds (cm_child_run); afterwards each slot's outcome is final.
 void cm_group_run(cm_group *group, double timeout);
 void cm_group_close(cm_group *group);
 

@@ -190,7 +190,10 @@ static struct argp_option results_options[8 + CM_MAX_REPORTS] = {
     {"known", KEY_KNOWN, "FILE", 0, "failures that are known, each with a reason", 3},
     {"require", KEY_REQUIRE, "TARGETS", 0, "fail unless each of these ran something", 3},
     {"timeout", KEY_TIMEOUT, "SECONDS", 0,
-     "for one check on one kernel and case (default 20), and again for each 256 MiB of arguments", 3},
+     "for one check on one kernel and case (default 20), and again for each 256 MiB of arguments; longer for "
+     "a "
+     "process that gets no processor",
+     3},
     {"jobs", KEY_JOBS, "N", 0, "processes that share the cases (default: one for each processor)", 3},
     {"quiet", KEY_QUIET, NULL, 0, "no progress", 3},
     {0},

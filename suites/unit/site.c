@@ -36,7 +36,7 @@ static cm_outcome outcome_of(const cm_check *check, const cm_kernel *kernel)
     ck_assert_int_ge(process, 0);
     if (process == 0) {
         cm_trial trial = {kernel, pristine, &slot->outcome};
-        cm_child_run(check, &trial, NULL, slot);
+        cm_child_run(check, &trial, NULL, 60, slot);
         _exit(0);
     }
     ck_assert_int_eq(waitpid(process, NULL, 0), process);
