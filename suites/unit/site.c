@@ -53,17 +53,6 @@ static void expect(const cm_check *check, const cm_kernel *kernel, cm_verdict ve
                   check->name, cm_verdict_name(outcome.verdict), cm_verdict_name(verdict), outcome.reason);
 }
 
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
-
 static const cm_check *const all_checks[] = {&cm_check_numerics,   &cm_check_mutation, &cm_check_bounds,
                                              &cm_check_device,     &cm_check_shape,    &cm_check_state,
                                              &cm_check_determinism};
@@ -123,11 +112,12 @@ static bool available(char *reason, size_t size)
     return !device.absent;
 }
 
+// Devices allocate in units: a small overrun stays in the same one, and only the harness can see it.
 static cm_status allocate(size_t bytes, void **memory, char *reason, size_t size)
 {
     (void)reason;
     (void)size;
-    *memory = malloc(bytes);
+    *memory = malloc(bytes + 256);
     device.allocated += *memory != NULL;
     return *memory ? CM_OK : CM_NO_MEMORY;
 }
@@ -232,8 +222,7 @@ END_TEST
 START_TEST(real_devices_are_watched)
 {
     device.overrun = 2;
-    if (!SANITIZED) // there the overrun is not seen, for a reason that is not known yet
-        expect(&cm_check_bounds, &on_real, CM_FAIL, "write 0 bytes past the end of `segment_offset`");
+    expect(&cm_check_bounds, &on_real, CM_FAIL, "write 0 bytes past the end of `segment_offset`");
     device.overrun = 0;
     device.faulty = true;
     expect(&cm_check_numerics, &on_real, CM_FAIL, "an illegal address was met");
