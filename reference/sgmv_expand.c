@@ -2,7 +2,7 @@
 // sgmv_expand: y[t,n] (+)= s_a sum_j B[a,n,j] v[t,slice(n),j] for the tokens of each segment; columns
 // slice_offset[s] .. slice_offset[s+1] belong to slice s. Accumulating, the rows of tokens without adapter
 // stay as they are; overwriting, they become zero.
-#include "reference/sgmv.h"
+#include "reference/sgmv_segments.h"
 
 #include <math.h>
 #include <stdlib.h>

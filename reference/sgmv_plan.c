@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // sgmv_plan: token_adapter -> tokens grouped by adapter. Segments stand in ascending order of their adapter,
 // tokens without adapter (-1) first; empty segments are not listed; the tail has adapter -1 and length 0.
-#include "reference/sgmv.h"
+#include "reference/sgmv_segments.h"
 
 #include <string.h>
 

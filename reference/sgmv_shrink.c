@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // sgmv_shrink: v[t,s,j] = sum_i A[a,s,j,i] x[t,i] for the tokens of each segment. Every element of v is
 // written: zero for tokens without adapter and from the adapter's rank on.
-#include "reference/sgmv.h"
+#include "reference/sgmv_segments.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -5,7 +5,7 @@
 
 #include <check.h>
 
-enum { CM_UNIT_OPS = 6, CM_UNIT_INDEXED_OPS = 4 }; // the first ones have indices
+enum { CM_UNIT_OPS = 7, CM_UNIT_INDEXED_OPS = 5 }; // the first ones have indices
 
 // One case of each op; every dimension differs from its neighbours.
 extern const struct cm_unit_valid {

@@ -13,6 +13,7 @@ const struct cm_unit_valid cm_unit_valid[CM_UNIT_OPS] = {
     {"moe_forward", "t5-k2-e4-h16-i9-d6-r7x3-g4-bf16-wi4-random-s1"},
     {"sgmv_shrink", "t5-r7x3-K16-S2-bf16-vf32-random-s1"},
     {"sgmv_expand", "t5-r7x3-n18-S2-f16-random-s1"},
+    {"sgmv", "t5-r7x3-K16-n18-S2-bf16-yf32-random-s1"},
     {"sgmv_plan", "t5-l3-random-s1"},
     {"quantize", "t5-K17-g4-bf16-qi4-random-s1"},
     {"dequantize", "t5-K17-g4-bf16-qi8-random-s1"},
@@ -32,6 +33,8 @@ static const char *const shapes[CM_UNIT_OPS] = {
     "v TSr 5x2x7|",
     "v TSr 5x2x7|slice_offset # 3|permutation T 5|segment_offset # 5|segment_adapter # 4|lora_rank L 3|"
     "lora_scaling L 3|lora_b LNr 3x18x7|y TN 5x18|",
+    "x TK 5x16|lora_a LSrK 3x2x7x16|slice_offset # 3|permutation T 5|segment_offset # 5|segment_adapter # 4|"
+    "lora_rank L 3|lora_scaling L 3|lora_b LNr 3x18x7|y TN 5x18|",
     "token_adapter T 5|permutation T 5|segment_offset # 5|segment_adapter # 4|",
     "x TK 5x17|codes TK 5x17|scale T# 5x5|",
     "codes TK 5x17|scale T# 5x5|y TK 5x17|",

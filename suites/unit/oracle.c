@@ -244,14 +244,58 @@ static void sgmv_expand(const cm_pristine *pristine, double *const outputs[])
     free(slices);
 }
 
+// W' = s B A of each adapter and slice is one matrix.
+static void sgmv(const cm_pristine *pristine, double *const outputs[])
+{
+    int64_t T = cm_oracle_dim(pristine, 'T'), L = cm_oracle_dim(pristine, 'L'),
+            S = cm_oracle_dim(pristine, 'S'), r = cm_oracle_dim(pristine, 'r'),
+            K = cm_oracle_dim(pristine, 'K'), N = cm_oracle_dim(pristine, 'N');
+    const DLTensor *base = cm_oracle_argument(pristine, "y");
+    double *slices = cm_oracle_load(cm_oracle_argument(pristine, "slice_offset"), 0, NULL);
+    double *x = cm_oracle_load(cm_oracle_argument(pristine, "x"), 0, NULL);
+    double *y = outputs[cm_op_argument_index(pristine->test_case.op, "y")];
+    for (int64_t n = 0; n < T * N; n++)
+        y[n] = pristine->test_case.attributes[0] != 0 ? cm_tensor_get(base, n) : 0; // accumulate
+    for (int64_t p = 0; p <= L; p++) {
+        struct segment segment = segment_of(pristine, p);
+        double *own_x = cm_new((size_t)(segment.count * K), sizeof *x);
+        double *own_y = cm_new((size_t)(segment.count * N), sizeof *y);
+        double *merged = cm_new((size_t)(N * K), sizeof *merged);
+        move_rows(&segment, x, own_x, K, true);
+        move_rows(&segment, y, own_y, N, true);
+        for (int64_t s = 0; s < S && segment.rank > 0; s++) {
+            int64_t begin = (int64_t)slices[s], width = (int64_t)slices[s + 1] - begin;
+            double *a =
+                cm_oracle_load(cm_oracle_argument(pristine, "lora_a"), 2, (int64_t[]){segment.adapter, s});
+            double *b = cm_oracle_load(cm_oracle_argument(pristine, "lora_b"), 1, &segment.adapter);
+            double scaling = cm_tensor_get(cm_oracle_argument(pristine, "lora_scaling"), segment.adapter);
+            if (width > 0)
+                cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)width, (blasint)K,
+                            (blasint)segment.rank, scaling, b + begin * r, (blasint)r, a, (blasint)K, 0,
+                            merged + begin * K, (blasint)K);
+            free(a);
+            free(b);
+        }
+        cm_oracle_multiply_add(segment.count, N, K, 1, own_x, K, merged, K, own_y, N);
+        move_rows(&segment, y, own_y, N, false);
+        free(own_x);
+        free(own_y);
+        free(merged);
+        free(segment.tokens);
+    }
+    free(slices);
+    free(x);
+}
+
 cm_status cm_oracle(const cm_pristine *pristine, double *const outputs[])
 {
     static const struct oracle {
         const char *op;
         void (*compute)(const cm_pristine *pristine, double *const outputs[]);
-    } oracles[] = {{"moe_forward", cm_oracle_moe_forward}, {"sgmv_plan", sgmv_plan},
-                   {"sgmv_shrink", sgmv_shrink},           {"sgmv_expand", sgmv_expand},
-                   {"quantize", cm_oracle_quantize},       {"dequantize", cm_oracle_dequantize}};
+    } oracles[] = {
+        {"moe_forward", cm_oracle_moe_forward}, {"sgmv_plan", sgmv_plan}, {"sgmv_shrink", sgmv_shrink},
+        {"sgmv_expand", sgmv_expand},           {"sgmv", sgmv},           {"quantize", cm_oracle_quantize},
+        {"dequantize", cm_oracle_dequantize}};
     for (size_t n = 0; n < sizeof oracles / sizeof *oracles; n++)
         if (!strcmp(oracles[n].op, pristine->test_case.op->name)) {
             oracles[n].compute(pristine, outputs);

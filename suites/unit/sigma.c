@@ -27,6 +27,7 @@ static const struct subject {
     {"moe_forward", cm_sigma_moe_forward, 'x', {'x', 'w'}},
     {"sgmv_shrink", cm_sigma_shrink, 0, {'x', 'a'}},
     {"sgmv_expand", cm_sigma_expand, 'y', {'v', 'a'}},
+    {"sgmv", cm_sigma_pair, 'y', {'x', 'a'}},
 };
 
 // Where products of the inputs leave room in fp32 (bf16: 16 of 24 bits), most additions are exact, and sigma,
@@ -54,6 +55,9 @@ static const struct combination {
     DTYPES("sgmv_expand", "af32", "t80-r8x3-n65-S2-full", false)
     DTYPES("sgmv_expand", "af32", "t80-r32x3-n65-yf32-full", false)
     DTYPES("sgmv_expand", "af32", "t80-r16x3-n65-full-accumulate=0", true)
+    DTYPES("sgmv", "af32", "t80-r16x3-K160-n65-S2-full", false)
+    DTYPES("sgmv", "af32", "t80-r32x3-K160-n65-yf32-full", false)
+    DTYPES("sgmv", "af32", "t80-r16x3-K64-n65-full-accumulate=0", true)
     // clang-format on
     {"moe_forward", "bf16-wi8", "t80-k2-e4-h64-i48-r8x3-full", false, false, false},
     {"moe_forward", "f32-wi4", "t20-k2-e4-h256-i96-g32-r16x2-full", false, false, false},

@@ -42,6 +42,7 @@ void cm_sigma_set_range(struct cm_sigma_kernel *kernel, enum cm_sigma_range rang
 void cm_sigma_moe_forward(struct cm_sigma_kernel *kernel);
 void cm_sigma_shrink(struct cm_sigma_kernel *kernel);
 void cm_sigma_expand(struct cm_sigma_kernel *kernel);
+void cm_sigma_pair(struct cm_sigma_kernel *kernel);
 
 TCase *cm_unit_sigma_range(void);
 

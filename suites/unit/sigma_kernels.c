@@ -309,6 +309,32 @@ static void expand_token(struct cm_sigma_kernel *kernel, int64_t t, int64_t adap
     }
 }
 
+// The fused pair: v is rounded to the dtype of x, delta to that of y.
+static void pair_token(struct cm_sigma_kernel *kernel, int64_t t, int64_t adapter, int64_t rank)
+{
+    int64_t S = dim(kernel, 'S'), r = dim(kernel, 'r'), N = dim(kernel, 'N'), K = dim(kernel, 'K'), s = 0;
+    const cm_case *test_case = &kernel->pristine->test_case;
+    double v[LONGEST];
+    for (int64_t row = 0; row < S * r; row++) {
+        v[row] = 0;
+        if (row % r < rank)
+            v[row] = dot(kernel, values_of(kernel, "lora_a") + (adapter * S * r + row) * K,
+                         values_of(kernel, "x") + t * K, K);
+        v[row] = kernel->model ? round_to(kernel, test_case->dtypes['x'], v[row]) : v[row];
+    }
+    for (int64_t n = 0; n < N; n++) {
+        while (n >= index_at(kernel, "slice_offset", s + 1))
+            s++;
+        const float *b = values_of(kernel, "lora_b") + (adapter * N + n) * r;
+        double base = values_of(kernel, "y")[t * N + n];
+        double delta =
+            times(kernel, values_of(kernel, "lora_scaling")[adapter], dot_wide(kernel, b, v + s * r, rank));
+        kernel->output[t * N + n] = delta;
+        if (test_case->attributes[0] != 0) // accumulate
+            kernel->output[t * N + n] = plus(kernel, base, point(kernel, delta));
+    }
+}
+
 static void each_token(struct cm_sigma_kernel *kernel,
                        void (*visit)(struct cm_sigma_kernel *, int64_t t, int64_t adapter, int64_t rank))
 {
@@ -329,4 +355,9 @@ void cm_sigma_shrink(struct cm_sigma_kernel *kernel)
 void cm_sigma_expand(struct cm_sigma_kernel *kernel)
 {
     each_token(kernel, expand_token);
+}
+
+void cm_sigma_pair(struct cm_sigma_kernel *kernel)
+{
+    each_token(kernel, pair_token);
 }

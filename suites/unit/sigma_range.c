@@ -52,6 +52,11 @@ static const struct row {
      "f32-t20-r8x3-n65-full-accumulate=0-random-s3",
      {{"v", 0, 1e-20}, {"lora_b", 0, 1e-19}},
      0},
+    {"sgmv", "f32-t20-r8x3-K64-n65-full-accumulate=0-random-s3", {{"x", 0, 1e-20}, {"lora_a", 0, 1e-19}}, 0},
+    {"sgmv",
+     "bf16-yf32-t20-r8x3-K64-n65-full-accumulate=0-random-s3",
+     {{"lora_a", 0, 1e-20}, {"lora_b", 0, 1e-19}},
+     0},
 };
 
 static void change_values(cm_pristine *pristine, const struct row *row)
@@ -81,12 +86,13 @@ static struct outcome run(cm_pristine *pristine, const struct row *row, cm_accur
     int out = cm_op_argument_count(test_case->op) - 1;
     const cm_want *want = &pristine->want[accuracy][out];
     cm_dtype dtype = pristine->tensors[out].dtype;
-    bool expand = !strcmp(row->op, "sgmv_expand");
-    cm_sigma_open(pristine, test_case->dtypes[expand ? 'y' : 'x'], accuracy, false, &kernel);
+    bool moe = !strcmp(row->op, "moe_forward");
+    cm_sigma_open(pristine, test_case->dtypes[moe ? 'x' : 'y'], accuracy, false, &kernel);
     cm_sigma_set_range(&kernel, range, least);
-    (expand                            ? cm_sigma_expand
+    (moe                               ? cm_sigma_moe_forward
      : !strcmp(row->op, "sgmv_shrink") ? cm_sigma_shrink
-                                       : cm_sigma_moe_forward)(&kernel);
+     : !strcmp(row->op, "sgmv_expand") ? cm_sigma_expand
+                                       : cm_sigma_pair)(&kernel);
     for (int64_t n = 0; n < want->count; n++) {
         double got = cm_sigma_rounded(dtype, kernel.output[n]), error = fabs(got - want->value[n]);
         double bound = cm_bound(want, n, dtype);

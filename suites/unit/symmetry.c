@@ -120,6 +120,9 @@ static const struct cases {
     {"sgmv_expand",
      "t{1,9}-r{1,8}x3-n{33,64}-S{1,3}-{bf16,f32}-{,accumulate=0}-{mixed,last,rank0}-random-s1"},
     {"sgmv_expand", "t9-r8x3-n64-S3-bf16-vf32-{mixed,full,padded}-exact-s2"},
+    {"sgmv",
+     "t{1,9}-r{1,8}x3-K{33,64}-n{33,64}-S{1,3}-{bf16,f32}-{,accumulate=0}-{mixed,last,rank0}-random-s1"},
+    {"sgmv", "t9-r8x3-K64-n64-S3-bf16-yf32-{mixed,full,padded}-exact-s2"},
     {"sgmv_plan", "t9-l3-{mixed,full}-random-s1"},
     {"quantize", "t{1,9}-K{1,33,64}-{,g32}-{bf16,f16,f32}-{qi8,qi4}-{ordinary,zeros,huge}-{random,exact}-s1"},
     {"dequantize", "t{1,9}-K{1,33,64}-{,g32}-{bf16,f16,f32}-{qi8,qi4}-{zeros,tiny}-{random,exact}-s1"},
@@ -163,6 +166,7 @@ END_TEST
 #define SHRINK "sgmv_shrink", "t9-r8x3-K64-S3-bf16-random-s1"
 #define CODES  "dequantize", "t9-K64-g32-bf16-qi8-random-s1"
 #define EXPAND "sgmv_expand", "t9-r8x3-n64-S3-bf16-random-s1"
+#define PAIR   "sgmv", "t9-r8x3-K64-n64-S3-bf16-random-s1"
 
 static const struct wrong {
     const char *op, *cases;
@@ -184,6 +188,10 @@ static const struct wrong {
     {CODES, "scale", {"", CM_SYMMETRY_PERMUTE, 'T', NULL, 0, NULL}},
     {EXPAND, NULL, {"", CM_SYMMETRY_SCALE, 0, "y", 0, NULL}},
     {EXPAND, NULL, {"", CM_SYMMETRY_OMIT, 0, "lora_scaling", 2, NULL}},
+    {PAIR, "x", {"", CM_SYMMETRY_PERMUTE, 'K', NULL, 0, NULL}},
+    {PAIR, NULL, {"", CM_SYMMETRY_SCALE, 0, "y lora_a lora_b", 0, NULL}},
+    {PAIR, NULL, {"", CM_SYMMETRY_BALANCE, 0, "lora_a lora_b", 0, "lora_scaling"}},
+    {PAIR, NULL, {"", CM_SYMMETRY_LINEAR, 0, "lora_a lora_b", 0, NULL}},
     {MOE, NULL, {"", CM_SYMMETRY_OMIT, 'L', "lora_b_down", 4, NULL}},
     {MOE, NULL, {"", CM_SYMMETRY_BALANCE, 0, "lora_scaling", 0, "lora_b_down lora_b_up"}},
     {MOE, NULL, {"", CM_SYMMETRY_LINEAR, 0, "lora_scaling", 0, NULL}},

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The plan that sgmv_shrink and sgmv_expand read: tokens sorted by adapter, in segments of one adapter each.
-#ifndef CM_REFERENCE_SGMV_H
-#define CM_REFERENCE_SGMV_H
+// The plan that sgmv, sgmv_shrink and sgmv_expand read: tokens sorted by adapter, in segments of one adapter
+// each.
+#ifndef CM_REFERENCE_SGMV_SEGMENTS_H
+#define CM_REFERENCE_SGMV_SEGMENTS_H
 
 #include "reference/values.h"
 
 #define SGMV_FLOATS (CM_DTYPE_BIT(CM_F32) | CM_DTYPE_BIT(CM_F16) | CM_DTYPE_BIT(CM_BF16))
 #define SGMV_I32    CM_DTYPE_BIT(CM_I32)
 
-// The three arguments of a plan, for an op's table; they are inputs of shrink and expand.
+// The three arguments of a plan, for an op's table; they are inputs of all three.
 #define SGMV_PLAN_INPUTS                                                                                     \
     {.name = "permutation",                                                                                  \
      .role = CM_INPUT,                                                                                       \
