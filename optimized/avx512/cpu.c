@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whether the avx512 kernels can run here: built with the instructions, on a processor and a system that
 // have them. Compiled for any processor, as it decides.
+#include "optimized/avx512/multiply.h"
 #include "optimized/avx512/products.h"
 
 #include <stdio.h>
@@ -26,4 +27,18 @@ bool cm_avx512_available(char *reason, size_t size)
         return false;
     }
     return true;
+}
+
+bool cm_avx512_moe_available(char *reason, size_t size)
+{
+    if (!cm_avx512_available(reason, size))
+        return false;
+    bool here = false;
+#if defined(__x86_64__)
+    here = cm_avx512_moe_built && __builtin_cpu_supports("avx512vnni");
+#endif
+    if (!here)
+        snprintf(reason, size,
+                 cm_avx512_moe_built ? "this CPU has no AVX512-VNNI" : "built without AVX512-VNNI");
+    return here;
 }

@@ -5,6 +5,8 @@
 #   finding: text that must be part of that check's reason
 #   cases: pattern of the cases on which it runs; on one of them at least it must be killed with that finding
 #   header: (optional) a header that the kernel includes; it is put in place of its #include, to be changed
+#   parts: (optional) sources that the kernel is linked with, blank between; they are put in front of it, their
+#     functions under names of this fault, to be changed
 #   checks: (optional) the only checks that run, blank between; for costly cases, or a time-out in each
 #   ---            then the text to be replaced, which must stand in the source exactly once,
 #   +++            and what replaces it; as many pairs as needed
@@ -28,13 +30,38 @@ string(REPLACE "\"" "\\\"" story "${story}")
 string(REPLACE "\"" "\\\"" quoted_finding "${finding}")
 
 file(READ ${ROOT}/${kernel} source)
+if(fault MATCHES "\nparts: ([^\n]*)\n")
+  string(REPLACE " " ";" parts "${CMAKE_MATCH_1}")
+  set(names)
+  set(texts)
+  foreach(part IN LISTS parts)
+    file(READ ${ROOT}/${part} text)
+    string(REPLACE ";" "${semicolon}" text "${text}")
+    # A definition begins a line; what is static has no clashes to fear.
+    string(REGEX MATCHALL "\n(const )?[a-z][a-z0-9_ ]*[ *]cm_[a-z0-9_]+(\\(| = )" found "${text}")
+    foreach(definition IN LISTS found)
+      if(NOT definition MATCHES "^\n(static|typedef|return|extern) ")
+        string(REGEX REPLACE ".*[ *](cm_[a-z0-9_]+)(\\(| = )" "\\1" name "${definition}")
+        string(APPEND names "#define ${name} ${name}_${SYMBOL}\n")
+      endif()
+    endforeach()
+    string(APPEND texts "${text}\n")
+  endforeach()
+  string(REPLACE "${semicolon}" ";" texts "${texts}")
+  set(source "${names}${texts}${source}")
+endif()
 if(fault MATCHES "\nheader: ([^\n]*)\n")
   set(header ${CMAKE_MATCH_1})
   file(READ ${ROOT}/${header} text)
   if(NOT source MATCHES "#include \"${header}\"")
     message(FATAL_ERROR "${INPUT}: ${kernel} does not include ${header}")
   endif()
-  string(REPLACE "#include \"${header}\"" "${text}" source "${source}")
+  set(line "#include \"${header}\"")
+  string(FIND "${source}" "${line}" at)
+  string(SUBSTRING "${source}" 0 ${at} head)
+  string(SUBSTRING "${source}" ${at} -1 source)
+  string(REPLACE "${line}" "" source "${source}") # in parts that follow
+  set(source "${head}${text}${source}")
 endif()
 string(REPLACE ";" "${semicolon}" source "${source}")
 string(FIND "${fault}" "\n---\n" at)

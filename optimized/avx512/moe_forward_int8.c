@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// moe_forward/avx512-int8: the same on rows that are quantised to int8 (act_quant), by VPDPBUSD; weights int8
+// or int4, and bf16, for which codes are rows of bf16. Limits and error: engine.h.
+#include "optimized/avx512/multiply.h"
+#include "optimized/cpu/engine.h"
+#include "optimized/kernels.h"
+
+static bool supports(const cm_call *call, char *reason, size_t size)
+{
+    return cm_avx512_moe_available(reason, size) && cm_engine_supports(call, true, reason, size);
+}
+
+static cm_status prepare(const cm_call *call, void **state)
+{
+    return cm_engine_prepare(call, supports, state);
+}
+
+static cm_status update(const cm_call *call, void *state)
+{
+    return cm_engine_update(call, supports, state);
+}
+
+static cm_status run(const cm_call *call, void *state)
+{
+    return cm_engine_run(call, supports, &cm_avx512_products, state);
+}
+
+const cm_kernel cm_moe_forward_avx512_int8 = {
+    .size = sizeof(cm_kernel),
+    .name = "moe_forward/avx512-int8",
+    .file = __FILE__,
+    .line = __LINE__,
+    .accuracy = CM_ACCURACY_SINGLE,
+    .row_invariant = true,
+    .supports = supports,
+    .prepare = prepare,
+    .update = update,
+    .run = run,
+    .release = cm_engine_release,
+};
