@@ -22,7 +22,13 @@ extern "C" {
 //   L adapters, r largest rank of the call, K and N of a single product, S slices,
 //   G elements per quantisation group along a summed dimension (0: the whole row).
 #define CM_DIM_LETTERS "TkEHIDLrKNSG"
-enum { CM_DIM_COUNT = 12, CM_MAX_RANK = 6, CM_MAX_ARGUMENTS = 48, CM_MAX_ATTRIBUTES = 12 };
+enum {
+    CM_DIM_COUNT = 12,
+    CM_MAX_RANK = 6,
+    CM_MAX_ARGUMENTS = 48,
+    CM_MAX_ATTRIBUTES = 12,
+    CM_MAX_PATHS = 16,
+};
 
 typedef enum cm_status {
     CM_OK = 0,
@@ -209,6 +215,9 @@ typedef struct cm_host {
     // and the arguments in host memory can't. NULL: there is no fence.
     void (*enter_device)(const cm_call *call);
     void (*leave_device)(const cm_call *call);
+    // This call takes the kernel's path of that number (see cm_path). Any thread of the host may say so, as
+    // often as it likes: it costs a load, and a store the first time.
+    void (*path)(const cm_call *call, int number);
 } cm_host;
 
 // The memory of a kernel's device, and its graphs. An emulated device has the harness's own memory, which the
@@ -267,6 +276,27 @@ typedef struct cm_op {
     void (*counts)(const cm_call *call, cm_counts *counts);
 } cm_op;
 
+// One of several ways to the same result, between which a kernel chooses by the size of its work. A run says
+// VACUOUS for a path that none of its cases took. A kernel that streams weights for few rows has
+//   enum { DECODE, TILES, TILE_ROWS = 16 };
+//   static const cm_path paths[] = {{"decode", "weights are streamed, a row at a time"},
+//                                   {"tiles", "weights are reused for 16 rows"}, {0}};
+//   static const cm_switch_point points[] = {{"rows", TILE_ROWS, "from decode to tiles"}, {0}};
+// in its file, `.paths = paths, .switch_points = points` in its descriptor, and where it chooses
+//   call->host->path(call, rows < TILE_ROWS ? DECODE : TILES);
+// Suites have cases on both sides of it: "t{@rows}-k1-e1-..." stands for t15 and t16.
+typedef struct cm_path {
+    const char *name;    // a word of letters, digits, '_', '.' and '+'; one of its kind in the kernel
+    const char *meaning; // one line
+} cm_path;
+
+typedef struct cm_switch_point {
+    const char *quantity; // a dimension letter, or what the suites of the op call it: "rows" are those of one
+                          // expert (moe_forward) or of one segment (sgmv), none of whose adapters differ
+    int64_t first;        // smallest value on the far side, 1 or more: the kernel's own constant
+    const char *meaning;
+} cm_switch_point;
+
 // The calls of a kernel. prepare makes a state for the weights that it sees; update gives it adapters; run
 // may follow as often as one likes, with other inputs and another T each time. What prepare saw stays valid
 // until release, adapters until the next update; nothing else may be kept, and nothing outside the state.
@@ -302,6 +332,8 @@ typedef struct cm_kernel {
     // Promised: a run may be captured in a graph of its device. A replay computes what a run would on the
     // values that the same addresses then hold: inputs, adapters after an update, never other shapes.
     bool capturable;
+    const cm_path *paths;                 // at most CM_MAX_PATHS, then a NULL name; NULL: there is only one
+    const cm_switch_point *switch_points; // ends with a NULL quantity; NULL: none
 } cm_kernel;
 
 // The one symbol of a plug-in: returns its kernels (ends with NULL), or NULL if it cannot serve this version.

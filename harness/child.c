@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/child.h"
 
+#include "harness/host.h"
+#include "harness/paths.h"
 #include "harness/plugin.h"
 #include "harness/site.h"
 
@@ -119,6 +121,7 @@ static void on_signal(int number, siginfo_t *info, void *context)
         (void)context;
         append_output(outcome->reason, sizeof outcome->reason);
     }
+    outcome->paths = cm_host_paths();
     current_slot->stage = CM_CHILD_DIED;
     signal(number, SIG_DFL);
     raise(number);
@@ -225,12 +228,19 @@ static void restore_output(void)
     output_file = -1;
 }
 
-// A kernel never prints and never touches file descriptors.
-static cm_verdict check_manners(cm_verdict verdict, cm_outcome *outcome)
+// A kernel never prints, never touches file descriptors, and takes no path that it doesn't declare.
+static cm_verdict check_manners(cm_verdict verdict, const cm_kernel *kernel, cm_outcome *outcome)
 {
     struct stat file;
+    int declared = cm_paths_count(kernel);
     fflush(stdout);
     fflush(stderr);
+    if (verdict == CM_PASS && outcome->paths >> declared)
+        return cm_conclude(
+            outcome, CM_FAIL,
+            "the kernel said that it takes a path of a number that it does not declare: it has "
+            "%d path%s, counted from 0",
+            declared, declared == 1 ? "" : "s");
     if (verdict != CM_PASS || output_file < 0)
         return verdict;
     if (fstat(output_file, &file))
@@ -276,6 +286,7 @@ void cm_child_run(const cm_check *check, const cm_trial *trial, const char *plug
     fence_signals();
     if (forked)
         cm_broken_hook(on_broken);
+    cm_host_forget_paths();
     slot->stage = CM_CHILD_BEGUN;
     double begin = seconds_of(CLOCK_MONOTONIC);
     fence_time(timeout);
@@ -285,7 +296,8 @@ void cm_child_run(const cm_check *check, const cm_trial *trial, const char *plug
         fence_resources(trial->pristine->bytes, trial->kernel);
         verdict = check->run(trial);
     }
-    verdict = check_manners(verdict, trial->outcome);
+    trial->outcome->paths = cm_host_paths();
+    verdict = check_manners(verdict, trial->kernel, trial->outcome);
     trial->outcome->verdict = verdict;
     slot->ms = 1e3 * (seconds_of(CLOCK_MONOTONIC) - begin);
     slot->stage = CM_CHILD_DONE;

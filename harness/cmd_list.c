@@ -56,8 +56,14 @@ static void list_ops(void)
 
 static void list_kernels(const cm_kernel *const *kernel)
 {
-    for (; *kernel; kernel++)
+    for (; *kernel; kernel++) {
         printf("%-24s %s:%d\n", (*kernel)->name, (*kernel)->file, (*kernel)->line);
+        for (const cm_path *path = (*kernel)->paths; path && path->name; path++)
+            printf("  path %-17s %s\n", path->name, path->meaning ? path->meaning : "");
+        for (const cm_switch_point *point = (*kernel)->switch_points; point && point->quantity; point++)
+            printf("  from %s = %-10lld %s\n", point->quantity, (long long)point->first,
+                   point->meaning ? point->meaning : "");
+    }
 }
 
 static void list_checks(void)
@@ -65,6 +71,9 @@ static void list_checks(void)
     for (const cm_check *const *check = cm_registry_checks(); *check; check++)
         printf("%-10s proves: %s\n%-10s blind to: %s\n", (*check)->name, (*check)->proves, "",
                (*check)->blind_to);
+    printf("%-10s proves: each path that a kernel declares was taken by a case; of a whole ci or full set\n"
+           "%-10s blind to: whether the path that was taken is the one that the kernel named\n",
+           CM_CHECK_PATHS, "");
 }
 
 static void list_words(void)
@@ -111,7 +120,9 @@ static int list_cases(const cm_selection *selection, const cm_kernel *const *ker
     cm_plan plan;
     cm_error error = {{0}};
     size_t shown = 0;
-    if (cm_plan_make(selection, &plan, &error) != CM_OK) {
+    cm_selection all = *selection;
+    all.kernels = kernels;
+    if (cm_plan_make(&all, &plan, &error) != CM_OK) {
         fprintf(stderr, "checkmoe: %s\n", error.message);
         return CM_EXIT_USAGE;
     }

@@ -151,6 +151,7 @@ static cm_fault_result *fault_of(cm_tally *tally, const cm_record *record)
     return &tally->faults[tally->fault_count++];
 }
 
+// A VACUOUS kills only where it is the finding: a path that was never taken.
 // 3: killed for the right reason; 2: for another; 1: the check ran in vain; 0: it was skipped. A fault that
 // names no finding can't be killed: any failure at all would do.
 static int kill_rank(const cm_fault_result *result, const cm_record *record)
@@ -158,7 +159,8 @@ static int kill_rank(const cm_fault_result *result, const cm_record *record)
     const cm_outcome *outcome = &record->outcome;
     if (outcome->verdict == CM_SKIP)
         return 0;
-    if (!cm_verdict_is_bad(outcome->verdict) || outcome->verdict == CM_VACUOUS)
+    bool powerless = outcome->verdict == CM_VACUOUS && strcmp(result->expected_check, CM_CHECK_PATHS) != 0;
+    if (!cm_verdict_is_bad(outcome->verdict) || powerless)
         return 1;
     return result->expected_finding[0] && strstr(outcome->reason, result->expected_finding) ? 3 : 2;
 }

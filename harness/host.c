@@ -5,6 +5,7 @@
 
 #include <sched.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -80,6 +81,27 @@ static void leave_device(const cm_call *call)
     cm_arena_launch(false);
 }
 
+// Of this process, which has one kernel under test.
+static _Atomic uint32_t taken;
+
+static void path(const cm_call *call, int number)
+{
+    uint32_t bit = number >= 0 && number < CM_MAX_PATHS ? UINT32_C(1) << number : CM_PATH_UNKNOWN;
+    (void)call;
+    if (!(atomic_load_explicit(&taken, memory_order_relaxed) & bit))
+        atomic_fetch_or_explicit(&taken, bit, memory_order_relaxed);
+}
+
+uint32_t cm_host_paths(void)
+{
+    return atomic_load_explicit(&taken, memory_order_relaxed);
+}
+
+void cm_host_forget_paths(void)
+{
+    atomic_store_explicit(&taken, 0, memory_order_relaxed);
+}
+
 const cm_host cm_host_services = {
     .abi_version = CM_ABI_VERSION,
     .argument = argument,
@@ -90,4 +112,5 @@ const cm_host cm_host_services = {
     .scratch = scratch,
     .enter_device = enter_device,
     .leave_device = leave_device,
+    .path = path,
 };

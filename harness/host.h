@@ -16,4 +16,10 @@ typedef struct cm_hosted {
 
 extern const cm_host cm_host_services;
 
+#define CM_PATH_UNKNOWN (UINT32_C(1) << 31) // a number that no kernel can have
+
+// Bits of the paths that kernels of this process said they take, since the last cm_host_forget_paths.
+uint32_t cm_host_paths(void); // async-signal-safe
+void cm_host_forget_paths(void);
+
 #endif

@@ -68,6 +68,7 @@ typedef struct cm_outcome {
     cm_first_bad first_bad;
     int64_t bad_count;     // elements
     char bad_pattern[192]; // shape of the bad set in words, "" if unknown
+    uint32_t paths;        // bit n: the kernel said that it took its n-th declared path
     int gain_count;
     cm_gain *gains;  // room for CM_MAX_GAIN_ROWS; a record has gain_count of them. NULL: no room
     cm_tiles *tiles; // NULL: no room

@@ -2,6 +2,7 @@
 #include "harness/plan.h"
 
 #include "harness/op.h"
+#include "harness/paths.h"
 
 #include <fnmatch.h>
 #include <stdio.h>
@@ -83,12 +84,13 @@ static cm_status add_rows(const cm_selection *selection, const cm_suite *suite, 
 {
     cm_item model = {.suite = suite->name, .op = cm_registry_find_op(suite->op, strlen(suite->op))};
     cm_status status = CM_OK;
+    const cm_kernel *const *kernels = selection->kernels ? selection->kernels : cm_registry_kernels();
     int64_t fuzz_rows = 0, drawn = 0;
     for (const cm_row *row = suite->rows; row->cases; row++) {
         struct adding adding = {plan, &model, row->checks};
         fuzz_rows += (row->sets & CM_SET_FUZZ) != 0;
         if (row->sets & selection->sets & ~(unsigned)CM_SET_FUZZ)
-            status = cm_case_expand(row->cases, add_case, &adding, error);
+            status = cm_paths_expand(row->cases, model.op, kernels, add_case, &adding, error);
         if (status != CM_OK)
             return status;
     }
@@ -131,7 +133,7 @@ static cm_status add_faults(const cm_selection *selection, cm_plan *plan, cm_err
         if (selection->fault && fnmatch(selection->fault, (*fault)->id, 0))
             continue;
         const char *cases = selection->repro_case ? selection->repro_case : (*fault)->cases;
-        cm_status status = cm_case_expand(cases, add_case, &adding, error);
+        cm_status status = cm_paths_expand(cases, model.op, cm_registry_kernels(), add_case, &adding, error);
         if (status != CM_OK)
             return status;
     }

@@ -20,6 +20,7 @@ typedef struct cm_selection {
     int64_t tokens;                        // for a model without recorded input
     int shard, shards;                     // this part (1..shards) of the cases
     const char *repro_kernel, *repro_case; // one case of one kernel in place of everything else
+    const cm_kernel *const *kernels;       // whose switch points the cases cross; NULL: the built-in ones
     cm_last *last;                         // what of an earlier run is to be run again; NULL: everything
 } cm_selection;
 

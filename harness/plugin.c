@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/plugin.h"
 
+#include "harness/paths.h"
 #include "harness/registry.h"
 
 #include <ctype.h>
@@ -33,6 +34,7 @@ struct probe {
     struct {
         cm_kernel kernel; // without pointers
         char name[sizeof((cm_plugin_kernel *)0)->name], file[sizeof((cm_plugin_kernel *)0)->file];
+        cm_plugin_paths declared;
     } kernels[CM_MAX_PLUGIN_KERNELS];
 };
 
@@ -146,7 +148,49 @@ static cm_status check_kernel(const char *path, const cm_kernel *const *kernels,
             error, CM_UNSUPPORTED,
             "plug-in %s: kernel \"%s\" needs arguments on device type %d; plug-ins get host memory", path,
             kernel->name, kernel->device);
+    char reason[160];
+    if (cm_paths_wrong(kernel, cm_registry_find_op(kernel->name, strcspn(kernel->name, "/")), reason,
+                       sizeof reason))
+        return cm_fail(error, CM_BAD_VALUE, "plug-in %s: kernel \"%s\": %s", path, kernel->name, reason);
     return CM_OK;
+}
+
+// In the probing child: the texts, of which all pointers are followed here.
+static void copy_paths(const cm_kernel *kernel, cm_plugin_paths *declared)
+{
+    for (int n = 0; n < cm_paths_count(kernel); n++) {
+        const cm_path *path = &kernel->paths[n];
+        snprintf(declared->names[n], sizeof declared->names[n], "%s", path->name);
+        snprintf(declared->meanings[n], sizeof declared->meanings[n], "%s",
+                 path->meaning ? path->meaning : "");
+        declared->path_count = n + 1;
+    }
+    for (const cm_switch_point *point = kernel->switch_points; point && point->quantity; point++) {
+        int n = declared->point_count++;
+        snprintf(declared->quantities[n], sizeof declared->quantities[n], "%s", point->quantity);
+        snprintf(declared->reasons[n], sizeof declared->reasons[n], "%s",
+                 point->meaning ? point->meaning : "");
+        declared->firsts[n] = point->first;
+    }
+}
+
+// In the parent: as a descriptor has them, whatever the child did to the texts.
+static void take_paths(const cm_plugin_paths *from, cm_plugin_kernel *item)
+{
+    cm_plugin_paths *to = &item->declared;
+    *to = *from;
+    for (int n = 0; n < to->path_count && n < CM_MAX_PATHS; n++) {
+        to->names[n][sizeof to->names[n] - 1] = to->meanings[n][sizeof to->meanings[n] - 1] = 0;
+        to->paths[n] = (cm_path){to->names[n], to->meanings[n]};
+        to->paths[n + 1] = (cm_path){0};
+    }
+    for (int n = 0; n < to->point_count && n < 2 * CM_MAX_PATHS; n++) {
+        to->quantities[n][sizeof to->quantities[n] - 1] = to->reasons[n][sizeof to->reasons[n] - 1] = 0;
+        to->points[n] = (cm_switch_point){to->quantities[n], to->firsts[n], to->reasons[n]};
+        to->points[n + 1] = (cm_switch_point){0};
+    }
+    item->kernel.paths = to->path_count > 0 ? to->paths : NULL;
+    item->kernel.switch_points = to->point_count > 0 ? to->points : NULL;
 }
 
 static cm_status read_plugin(const char *path, struct probe *probe)
@@ -169,6 +213,9 @@ static cm_status read_plugin(const char *path, struct probe *probe)
         kernel->release = NULL;
         kernel->side = NULL;
         kernel->emulated = NULL;
+        kernel->paths = NULL;
+        kernel->switch_points = NULL;
+        copy_paths(kernels[n], &probe->kernels[n].declared);
         snprintf(probe->kernels[n].name, sizeof probe->kernels[n].name, "%s", kernels[n]->name);
         snprintf(probe->kernels[n].file, sizeof probe->kernels[n].file, "%s",
                  kernels[n]->file ? kernels[n]->file : path);
@@ -271,6 +318,7 @@ static cm_status add_plugin(const char *path, const struct probe *probe, cm_plug
         item->name[sizeof item->name - 1] = item->file[sizeof item->file - 1] = 0; // whatever it did there
         item->kernel.name = item->name;
         item->kernel.file = item->file;
+        take_paths(&probe->kernels[n].declared, item);
     }
     return CM_OK;
 }

@@ -8,10 +8,21 @@
 
 enum { CM_MAX_PLUGINS = 16, CM_MAX_PLUGIN_KERNELS = 64 };
 
+// Paths and switch points as the probe copied them: text first, pointers to it in the parent alone.
+typedef struct cm_plugin_paths {
+    int path_count, point_count;
+    char names[CM_MAX_PATHS][32], meanings[CM_MAX_PATHS][128];
+    char quantities[2 * CM_MAX_PATHS][32], reasons[2 * CM_MAX_PATHS][128];
+    int64_t firsts[2 * CM_MAX_PATHS];
+    cm_path paths[CM_MAX_PATHS + 1];
+    cm_switch_point points[2 * CM_MAX_PATHS + 1];
+} cm_plugin_paths;
+
 typedef struct cm_plugin_kernel {
     cm_kernel kernel; // what the probe reported; its functions are NULL
     const char *path; // of the plug-in, not owned
     char name[96], file[256];
+    cm_plugin_paths declared;
 } cm_plugin_kernel;
 
 // The kernels that a run may choose from.

@@ -144,6 +144,17 @@ static json_t *tiles_value(const cm_tiles *tiles)
     return object;
 }
 
+// {name: whether it was taken} in the kernel's order.
+static json_t *paths_value(const char *names, uint32_t taken)
+{
+    json_t *object = json_object();
+    char *words = cm_text("%s", names), *rest = NULL;
+    for (char *name = strtok_r(words, " ", &rest); name; name = strtok_r(NULL, " ", &rest), taken >>= 1)
+        set(object, name, json_boolean(taken & 1));
+    free(words);
+    return object;
+}
+
 static void set_outcome(json_t *object, const cm_outcome *outcome)
 {
     set(object, "compared", json_integer(outcome->compared));
@@ -208,6 +219,8 @@ char *cm_record_line(const cm_record *record)
     set_text(object, "known", record->known);
     if (record->known_differs)
         set(object, "known_differs", json_true());
+    if (record->path_names && record->path_names[0])
+        set(object, "paths", paths_value(record->path_names, record->outcome.paths));
     set_text(object, "repro", record->repro);
     if (record->source_file && record->source_file[0]) {
         json_t *source = json_object();
@@ -232,6 +245,7 @@ void cm_record_close(cm_record *record)
                            record->expected_check,
                            record->expected_finding,
                            record->known,
+                           record->path_names,
                            record->repro,
                            record->source_file};
     for (size_t n = 0; n < sizeof texts / sizeof *texts; n++)

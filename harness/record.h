@@ -8,6 +8,7 @@
 #include "harness/status.h"
 #include <stdio.h>
 
+#define CM_CHECK_PATHS   "paths" // of what a run as a whole says about the declared paths of a kernel
 #define CM_SCHEMA_RECORD "checkmoe.record/1"
 #define CM_SCHEMA_ENV    "checkmoe.env/1"
 #define CM_SCHEMA_END    "checkmoe.end/1"
@@ -24,6 +25,7 @@ typedef struct cm_record {
     char *expected_finding; // with fault: must be part of the reason
     char *known;            // reason why this failure is listed as known
     bool known_differs;     // with known: listed is another verdict than the one found
+    char *path_names;       // declared by the kernel, blank between; outcome.paths has those taken
     char *repro;            // the line to paste
     char *source_file;      // of the kernel
     int source_line;

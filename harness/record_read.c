@@ -196,6 +196,27 @@ static cm_status read_outcome(const struct reader *reader, const json_t *object,
     return status == CM_OK ? read_tiles(reader, json_object_get(object, "tiles"), outcome) : status;
 }
 
+static bool read_paths(const json_t *object, cm_record *record)
+{
+    const char *key;
+    json_t *taken;
+    int count = 0;
+    if (!object)
+        return true;
+    if (!json_is_object(object) || json_object_size(object) > CM_MAX_PATHS)
+        return false;
+    json_object_foreach((json_t *)(uintptr_t)object, key, taken)
+    {
+        char *before = record->path_names;
+        if (!json_is_boolean(taken) || !key[0] || strchr(key, ' '))
+            return false;
+        record->path_names = cm_text("%s%s%s", before ? before : "", before ? " " : "", key);
+        record->outcome.paths |= (uint32_t)json_is_true(taken) << count++;
+        free(before);
+    }
+    return true;
+}
+
 static cm_status read_record(struct reader *reader, const json_t *object)
 {
     static const char *const needed[] = {"check", "kernel", "case", "verdict"};
@@ -237,6 +258,8 @@ static cm_status read_record(struct reader *reader, const json_t *object)
         .source_line = (int)integer_at(source, "line"),
     };
     record->outcome.verdict = verdict;
+    if (!read_paths(json_object_get(object, "paths"), record))
+        return malformed(reader, "\"paths\" is no object of at most 16 names, each true or false", NULL);
     return read_outcome(reader, object, &record->outcome);
 }
 

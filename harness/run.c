@@ -3,7 +3,6 @@
 
 #include "harness/compare.h"
 #include "harness/env.h"
-#include "harness/group.h"
 #include "harness/judge.h"
 #include "harness/output.h"
 #include "harness/plugin.h"
@@ -81,6 +80,7 @@ static cm_status write_record(struct cm_running *run, const cm_item *item, const
         .seed = pristine->test_case.seed,
         .ms = ms,
         .outcome = *outcome,
+        .path_names = cm_paths_names(kernel),
         .repro = repro_line(run, item, pristine, kernel),
         .source_file = cm_text("%s", kernel->file),
         .source_line = kernel->line,
@@ -187,6 +187,8 @@ static cm_status run_case(struct cm_running *run, const cm_item *item, cm_pristi
         status = write_record(run, item, pristine, test->kernel, test->check->name, &test->slot->outcome,
                               test->slot->ms);
     }
+    if (status == CM_OK)
+        cm_running_count_paths(run, item, &group);
     cm_group_close(&group);
     return status;
 }
@@ -364,6 +366,7 @@ static char *temporary_path(const char *last)
 int cm_run(const cm_run_options *options)
 {
     struct cm_running run = {.options = options, .last_sign = time(NULL)};
+    cm_selection selection = options->selection;
     cm_plan plan = {0};
     int code = CM_EXIT_USAGE;
     char *last = options->records_path || !options->keep_last ? NULL : cm_last_path();
@@ -378,14 +381,18 @@ int cm_run(const cm_run_options *options)
     CM_TRY(cm_plugins_open(options->plugins, is_about_plugins(options), &run.plugins, &run.error));
     if (!options->selection.faults)
         CM_TRY(cm_plugins_require(&run.plugins, options->selection.repro_kernel, &run.error));
-    CM_TRY(cm_plan_make(&options->selection, &plan, &run.error));
+    selection.kernels = run.plugins.kernels;
+    CM_TRY(cm_plan_make(&selection, &plan, &run.error));
     environment = cm_environment_json(run.id, options->argc, options->argv);
     CM_TRY(cm_record_writer_open(path, environment, &run.writer, &run.error));
     opened = true;
     signal(SIGINT, on_interrupt);
     signal(SIGTERM, on_interrupt);
     run.plan = &plan;
+    run.met = cm_new(cm_running_paths_size(&run), sizeof *run.met);
     status = cm_running_items(&run);
+    if (status == CM_OK && !cm_interrupted)
+        status = cm_running_judge_paths(&run);
     clear_progress(&run);
     if (status == CM_OK)
         code = finish(&run, path);
@@ -408,6 +415,7 @@ done:
     cm_known_close(&run.known);
     cm_plugins_close(&run.plugins);
     cm_plan_close(&plan);
+    free(run.met);
     free(environment);
     return code;
 }

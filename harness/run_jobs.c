@@ -29,7 +29,8 @@ static void watch_items(void *self, size_t done, size_t begun)
     cm_running_progress(run, done, run->plan->count, item->case_name ? item->case_name : item->model);
 }
 
-// What a worker counted: verdicts, records, the known failures that it met, and the wanted checks.
+// What a worker counted: verdicts, records, the known failures that it met, the wanted checks, and, behind
+// those, the cases that took each path.
 struct counted {
     size_t verdicts[CM_VERDICT_COUNT], written;
     size_t met[];
@@ -39,7 +40,8 @@ static size_t counted_size(const struct cm_running *run)
 {
     const cm_last *last = run->options->selection.last;
     size_t wanted = last ? last->records.count : 0;
-    return sizeof(struct counted) + (run->known.count + wanted) * sizeof(size_t);
+    return sizeof(struct counted) + (run->known.count + wanted) * sizeof(size_t) +
+           cm_running_paths_size(run) * sizeof *run->met;
 }
 
 static void leave_counts(void *self, void *left)
@@ -53,6 +55,8 @@ static void leave_counts(void *self, void *left)
         counted->met[n] = run->known.entries[n].met;
     for (size_t n = 0; last && n < last->records.count; n++)
         counted->met[run->known.count + n] = last->met[n];
+    memcpy(&counted->met[run->known.count + (last ? last->records.count : 0)], run->met,
+           cm_running_paths_size(run) * sizeof *run->met);
 }
 
 static void collect_counts(void *self, const void *left)
@@ -67,6 +71,14 @@ static void collect_counts(void *self, const void *left)
         run->known.entries[n].met += counted->met[n];
     for (size_t n = 0; last && n < last->records.count; n++)
         last->met[n] = last->met[n] || counted->met[run->known.count + n];
+    const size_t *paths = &counted->met[run->known.count + (last ? last->records.count : 0)];
+    for (size_t n = 0; n < cm_running_paths_size(run); n++) {
+        cm_paths_met met;
+        memcpy(&met, paths + n * (sizeof met / sizeof *paths), sizeof met);
+        run->met[n].ran += met.ran;
+        for (int path = 0; path < CM_MAX_PATHS; path++)
+            run->met[n].cases[path] += met.cases[path];
+    }
 }
 
 // One process does everything for a debugger (CK_FORK=no) and where there is a single case.

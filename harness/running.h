@@ -3,6 +3,8 @@
 #ifndef CM_RUNNING_H
 #define CM_RUNNING_H
 
+#include "harness/group.h"
+#include "harness/paths.h"
 #include "harness/plugin.h"
 #include "harness/run.h"
 
@@ -17,8 +19,9 @@ struct cm_running {
     char id[32];
     size_t written;
     const cm_plan *plan;
-    bool is_worker;   // of several: the parent shows progress
-    time_t last_sign; // of life, without a terminal
+    cm_paths_met *met; // cm_running_paths_size of them
+    bool is_worker;    // of several: the parent shows progress
+    time_t last_sign;  // of life, without a terminal
     cm_error error;
 };
 
@@ -28,6 +31,11 @@ extern volatile sig_atomic_t cm_interrupted; // by a signal: no further case beg
 cm_status cm_running_item(struct cm_running *run, const cm_item *item, size_t number, size_t count);
 // Runs all items, in one process or several; the records come in the order of the plan.
 cm_status cm_running_items(struct cm_running *run);
+// Adds what the tests of one item said about their paths.
+void cm_running_count_paths(struct cm_running *run, const cm_item *item, const cm_group *group);
+size_t cm_running_paths_size(const struct cm_running *run); // entries of run->met
+// After all items: a record for each declared path of each kernel that ran and whose cases were all selected.
+cm_status cm_running_judge_paths(struct cm_running *run);
 // A bar on a terminal, a line every 30 s elsewhere.
 void cm_running_progress(struct cm_running *run, size_t done, size_t count, const char *name);
 

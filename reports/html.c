@@ -163,6 +163,7 @@ static cm_status write_html(const cm_records *records, FILE *out, cm_error *erro
     put_verdict(&page);
     cm_html_matrix(&page);
     cm_html_cards(&page);
+    cm_html_paths(&page);
     cm_html_kills(&page);
     cm_html_measured(&page);
     cm_html_reasons(&page, "known", "Known failures",

@@ -45,6 +45,7 @@ void cm_html_picture(const cm_html *page, int width, int height, const char *lab
 
 // Sections; each writes nothing when it has nothing to say, unless its absence means something.
 void cm_html_matrix(const cm_html *page);
+void cm_html_paths(const cm_html *page);
 void cm_html_cards(cm_html *page);
 void cm_html_map(cm_html *page, const cm_outcome *outcome);
 void cm_html_reasons(const cm_html *page, const char *id, const char *heading, const char *lead,

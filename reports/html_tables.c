@@ -4,6 +4,7 @@
 #include "reports/html.h"
 
 #include "reports/matrix.h"
+#include "reports/path_table.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -97,6 +98,39 @@ void cm_html_matrix(const cm_html *page)
     }
     cm_html_raw(page, "</section>\n");
     cm_matrix_close(&matrix);
+}
+
+void cm_html_paths(const cm_html *page)
+{
+    cm_path_table table;
+    char path[64];
+    cm_path_table_make(page->records, &table);
+    if (table.count > 0)
+        cm_html_raw(page, "<section id=\"paths\" aria-labelledby=\"paths-h\">\n"
+                          "<h2 id=\"paths-h\">Declared paths</h2>\n<p class=\"lead\">Kernels that choose "
+                          "between several ways by the size of their work, and how many cases took "
+                          "each.</p>\n<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">kernel</th>"
+                          "<th scope=\"col\">path</th><th scope=\"col\" class=\"number\">cases</th>"
+                          "<th scope=\"col\" class=\"number\">of</th></tr></thead>\n<tbody>\n");
+    for (size_t n = 0; n < table.count; n++)
+        for (int p = 0; cm_path_name(&table.rows[n], p, path, sizeof path); p++) {
+            const cm_path_row *row = &table.rows[n];
+            cm_html_raw(page, "<tr><td>");
+            cm_html_text(page, "%s [%s]", row->first->kernel, cm_text_or(row->first->mode, "?"));
+            cm_html_raw(page, "</td><td>");
+            cm_html_text(page, "%s", path);
+            cm_html_raw(page, "</td><td class=\"number\">");
+            if (row->cases[p] == 0)
+                cm_html_badge(page, "bad", "0");
+            else
+                cm_html_text(page, "%zu", row->cases[p]);
+            cm_html_raw(page, "</td><td class=\"number\">");
+            cm_html_text(page, "%zu", row->ran);
+            cm_html_raw(page, "</td></tr>\n");
+        }
+    if (table.count > 0)
+        cm_html_raw(page, "</tbody></table></div>\n</section>\n");
+    cm_path_table_close(&table);
 }
 
 void cm_html_reasons(const cm_html *page, const char *id, const char *heading, const char *lead,

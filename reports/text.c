@@ -89,6 +89,7 @@ static cm_status write_text(const cm_records *records, FILE *out, cm_error *erro
     put_environment(&screen, records);
     cm_text_cards(&screen, records, &tally);
     cm_text_matrix(&screen, records);
+    cm_text_paths(&screen, records);
     cm_text_kills(&screen, records, &tally);
     put_reasons(&screen, records, "skipped", cm_skip_key);
     put_reasons(&screen, records, "known failures", cm_known_key);

@@ -8,6 +8,7 @@
 
 void cm_text_cards(const cm_screen *screen, const cm_records *records, const cm_tally *tally);
 void cm_text_matrix(const cm_screen *screen, const cm_records *records);
+void cm_text_paths(const cm_screen *screen, const cm_records *records);
 void cm_text_kills(const cm_screen *screen, const cm_records *records, const cm_tally *tally);
 
 #endif

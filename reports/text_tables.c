@@ -2,6 +2,7 @@
 // Kernel by check, with words and counts in each cell, and the kill matrix of the faults.
 #include "reports/finding.h"
 #include "reports/matrix.h"
+#include "reports/path_table.h"
 #include "reports/text.h"
 
 #include <stdlib.h>
@@ -74,6 +75,33 @@ void cm_text_matrix(const cm_screen *screen, const cm_records *records)
     if (table.left_out > 0)
         fprintf(screen->out, "  and %zu records of more kernels or checks\n", table.left_out);
     cm_matrix_close(&table);
+}
+
+void cm_text_paths(const cm_screen *screen, const cm_records *records)
+{
+    cm_path_table table;
+    char text[160], path[64];
+    int name_width = 0;
+    cm_path_table_make(records, &table);
+    if (table.count > 0)
+        cm_screen_heading(screen, "declared paths, by cases that took them");
+    for (size_t n = 0; n < table.count; n++) {
+        int width = row_name(table.rows[n].first, text, sizeof text) + 2;
+        name_width = width > name_width ? width : name_width;
+    }
+    for (size_t n = 0; n < table.count; n++) {
+        const cm_path_row *row = &table.rows[n];
+        row_name(row->first, text, sizeof text);
+        fputs("  ", screen->out);
+        cm_screen_put(screen, name_width, text);
+        for (int p = 0; cm_path_name(row, p, path, sizeof path); p++) {
+            snprintf(text, sizeof text, "%s %zu", path, row->cases[p]);
+            cm_screen_word(screen, row->cases[p] ? CM_PLAIN : CM_RED, 0, text);
+            fputs("  ", screen->out);
+        }
+        fprintf(screen->out, "of %zu cases\n", row->ran);
+    }
+    cm_path_table_close(&table);
 }
 
 static int widest(const cm_tally *tally, bool kernels)

@@ -58,6 +58,12 @@ static const cm_row rows[] = {
      EACH, CM_SET_CI, "the same with other weights, and with h rounded before"},
     {"t70-k12-e260-h32-i16-r2x17-bf16-yf32-{random,exact}-s26", "numerics bounds", CM_SET_CI,
      "more tokens than 64, experts than 256, adapters than 16, experts of a token than 8"},
+    {"t{@rows}-k1-e1-h72-i40-r8x1-bf16-{,wi8,wi4,wi4-g32}-full-{random,exact}-s28", "numerics bounds",
+     CM_SET_CI, "experts of as many rows as lie on both sides of each kernel's switch points"},
+    {"t{@rows}-k1-e1-h72-i40-r8x1-bf16-yf32-{,wi8,wi4-g32}-act_quant=int8_row-full-{random,exact}-s28",
+     "numerics bounds", CM_SET_CI, "the same with x and h quantised by their row"},
+    {"t{@T}-k2-e4-h72-i40-r8x2-bf16-{,wi8,wi4-g32}-{random,exact}-s28", "numerics bounds", CM_SET_CI,
+     "as many tokens as lie on both sides of them"},
     {"t3-k1-e2-h{3600-i64,64-i3600}-r8x2-bf16-{random,exact}-s27", "numerics bounds", CM_SET_CI,
      "rows of more than 3584"},
     {"t{1,2,5,17,24}-k{1,2,3}-e{4,5,9}-h{31,48,64,100}-i{17,24,33}-{,d20}-r{1,5,8,16}x{1,2,5}-{bf16,f16,f32}-"

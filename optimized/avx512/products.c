@@ -11,7 +11,7 @@
 
 const bool cm_avx512_built = true;
 
-enum { ROWS = 6, PANELS = 4, LANES = CM_AVX512_LANES };
+enum { ROWS = CM_AVX512_ROWS, PANELS = 4, LANES = CM_AVX512_LANES };
 
 #define INLINE static inline __attribute__((always_inline))
 

@@ -7,7 +7,10 @@
 
 #include "optimized/view.h"
 
-enum { CM_AVX512_LANES = 16 }; // fp32 in a register: columns of a panel
+enum {
+    CM_AVX512_LANES = 16, // fp32 in a register: columns of a panel
+    CM_AVX512_ROWS = 6, // of x in a block of cm_avx512_multiply: from here on, weights are loaded once for 6
+};
 
 // Elements of a row of scratch memory: whole registers, so that stores need no mask.
 static inline int64_t cm_avx512_stride(int64_t columns)

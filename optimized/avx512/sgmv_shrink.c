@@ -8,6 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { FEW, BLOCKS };
+static const cm_path paths[] = {{"few", "segments of fewer rows than a block of products"},
+                                {"blocks", "segments of at least one whole block of 6 rows"},
+                                {0}};
+static const cm_switch_point points[] = {{"rows", CM_AVX512_ROWS, "from few to blocks"}, {0}};
+
 struct adapters {
     struct cm_avx512_pack *a; // [L] of [S, rank, K]; NULL before update
     int64_t L, S, K;
@@ -91,10 +97,12 @@ static void run_slice(const cm_call *call, const struct segment *segment, const 
 {
     const DLTensor *v = call->host->argument(call, "v");
     int64_t r = call->host->dim(call, 'r');
-    if (segment->rank > 0)
+    if (segment->rank > 0) {
+        call->host->path(call, segment->count < CM_AVX512_ROWS ? FEW : BLOCKS);
         cm_avx512_multiply(segment->x, segment->x_stride, segment->count, cm_avx512_pack_at(a, slice, 0),
                            cm_avx512_stride(segment->rank) / CM_AVX512_LANES, cm_avx512_pairs(a->k), 1, false,
                            segment->products, segment->v_stride);
+    }
     for (int64_t n = 0; n < segment->count; n++) {
         char *row = (char *)cm_row_at(v, 0, segment->tokens[n], slice);
         for (int64_t j = 0; j < r; j++)
@@ -150,4 +158,6 @@ const cm_kernel cm_sgmv_shrink_avx512 = {
     .update = update,
     .run = run,
     .release = release,
+    .paths = paths,
+    .switch_points = points,
 };

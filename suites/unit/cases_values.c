@@ -5,6 +5,7 @@
 
 #include "harness/arena.h"
 #include "harness/op.h"
+#include "harness/paths.h"
 #include "harness/registry.h"
 
 #include <openssl/evp.h>
@@ -165,7 +166,8 @@ START_TEST(exact_cases_are_proven)
         for (const cm_row *row = (*suite)->rows; row->cases; row++) {
             const cm_op *op = cm_registry_find_op((*suite)->op, strlen((*suite)->op));
             if (!(row->sets & CM_SET_FUZZ) &&
-                cm_case_expand(row->cases, prove_one, (void *)(uintptr_t)op, &error) != CM_OK)
+                cm_paths_expand(row->cases, op, cm_registry_kernels(), prove_one, (void *)(uintptr_t)op,
+                                &error) != CM_OK)
                 ck_abort_msg("%s", error.message);
         }
     cm_unit_draw(150, prove);

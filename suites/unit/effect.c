@@ -5,6 +5,7 @@
 // included.
 #include "harness/gain_table.h"
 #include "harness/op.h"
+#include "harness/paths.h"
 #include "harness/registry.h"
 #include "harness/rng.h"
 #include "suites/unit/oracle.h"
@@ -111,7 +112,9 @@ START_TEST(wrong_gains_are_found_and_right_ones_pass)
         for (const cm_row *row = (*suite)->rows; row->cases; row++)
             if (row->sets & (CM_SET_CI | CM_SET_SMOKE) &&
                 (!row->checks || cm_has_word(row->checks, "effect", strlen("effect"))))
-                ck_assert_int_eq(cm_case_expand(row->cases, try_case, &power, NULL), CM_OK);
+                ck_assert_int_eq(
+                    cm_paths_expand(row->cases, power.op, cm_registry_kernels(), try_case, &power, NULL),
+                    CM_OK);
         if (getenv("CM_VERBOSE"))
             fprintf(stderr,
                     "%-12s gain 0.95: %d of %d failed; 1: %d of %d, %d parts judged; 1.05: %d of %d; "

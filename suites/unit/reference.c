@@ -2,6 +2,7 @@
 // The references against the oracle and against themselves, on every case that the suites run: values,
 // omitted terms, adapters taken away, accuracies, empty batches, and how much of the output the LoRA is.
 #include "harness/op.h"
+#include "harness/paths.h"
 #include "harness/registry.h"
 #include "suites/unit/oracle.h"
 
@@ -353,7 +354,8 @@ START_TEST(every_case_of_a_suite)
     for (const cm_row *row = suite->rows; row->cases; row++) {
         tally.sets = row->sets;
         if (row->sets & (CM_SET_SMOKE | CM_SET_CI))
-            ck_assert_int_eq(cm_case_expand(row->cases, visit, &tally, NULL), CM_OK);
+            ck_assert_int_eq(
+                cm_paths_expand(row->cases, tally.op, cm_registry_kernels(), visit, &tally, NULL), CM_OK);
     }
     report(suite->name, &tally);
     if (tally.cases == 0) {

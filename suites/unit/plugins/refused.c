@@ -27,6 +27,12 @@ __attribute__((constructor)) static void load(void)
 }
 #endif
 
+#ifdef REFUSED_path_endless
+static const cm_path endless[] = {{"a", ""}, {"b", ""}, {"c", ""}, {"d", ""}, {"e", ""}, {"f", ""},
+                                  {"g", ""}, {"h", ""}, {"i", ""}, {"j", ""}, {"k", ""}, {"l", ""},
+                                  {"m", ""}, {"n", ""}, {"o", ""}, {"p", ""}, {"q", ""}, {0}};
+#endif
+
 static cm_status run(const cm_call *call, void *state)
 {
     (void)state;
@@ -62,6 +68,15 @@ static const cm_kernel kernel = {
 #endif
 #ifdef REFUSED_device
     .device = kDLMetal,
+#endif
+#ifdef REFUSED_path_twice
+    .paths = (const cm_path[]){{"tiles", ""}, {"tiles", ""}, {0}},
+#endif
+#ifdef REFUSED_path_endless
+    .paths = endless,
+#endif
+#ifdef REFUSED_switch_point
+    .switch_points = (const cm_switch_point[]){{"H", 16, "no such dimension"}, {0}},
 #endif
 };
 
