@@ -17,7 +17,8 @@
 #define CM_DEVICE   [[maybe_unused]] static inline
 #define CM_METHOD
 #define CM_UNROLL
-#define CM_THREADS(most) // __launch_bounds__
+#define CM_THREADS(most)                // __launch_bounds__
+#define CM_PARAMETER(type) const type & // of a kernel: read where the launch put it, by all threads
 
 struct alignas(8) uint2 {
     uint32_t x, y;

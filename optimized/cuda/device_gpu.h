@@ -7,10 +7,11 @@
 #include <cuda_runtime.h>
 #include <math.h>
 
-#define CM_DEVICE        static __device__ __forceinline__
-#define CM_METHOD        __device__ __forceinline__
-#define CM_UNROLL        _Pragma("unroll")
-#define CM_THREADS(most) __launch_bounds__(most, 1) // without the 1, ptxas saves registers by spilling
+#define CM_DEVICE          static __device__ __forceinline__
+#define CM_METHOD          __device__ __forceinline__
+#define CM_UNROLL          _Pragma("unroll")
+#define CM_THREADS(most)   __launch_bounds__(most, 1)   // without the 1, ptxas saves registers by spilling
+#define CM_PARAMETER(type) const __grid_constant__ type // of a kernel: stays in constant memory
 
 // Copies bits from one type to another; registers only.
 template <typename To, typename From> CM_DEVICE To cm_bits(From from)

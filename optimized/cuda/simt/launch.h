@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <tuple>
+#include <type_traits>
 
 namespace cm_simt
 {
@@ -35,8 +36,8 @@ cm_status launch(const cm_call *call, void (*kernel)(Parameters...), Index3 grid
 {
     struct Closure {
         void (*kernel)(Parameters...);
-        std::tuple<Parameters...> parameters;
-    } closure = {kernel, std::tuple<Parameters...>(arguments...)};
+        std::tuple<std::decay_t<Parameters>...> parameters;
+    } closure = {kernel, std::tuple<std::decay_t<Parameters>...>(arguments...)};
     Launch launch = {grid,
                      block,
                      shared,
