@@ -5,6 +5,7 @@
 #include "harness/registry.h"
 #include "suites/unit/command.h"
 #include "suites/unit/loaders.h"
+#include "suites/unit/oracle.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -179,14 +180,14 @@ START_TEST(good_kernels)
 {
     static const char *const good[] = {"plain", "modern", "packed"};
     int passed = 0;
-    cm_command command = cm_unit_command("checkmoe run --quiet --set ci --require %s --plugin '%s/%s.so'",
-                                         good[_i], folder, good[_i]);
+    cm_command command = cm_unit_command("checkmoe run --quiet --set %s --require %s --plugin '%s/%s.so'",
+                                         CM_UNIT_SLOW ? "smoke" : "ci", good[_i], folder, good[_i]);
     ck_assert_msg(command.code == 0, "exit status %d\n%s%s", command.code, command.out, command.err);
     ck_assert_str_eq(command.err, "");
     const char *counts = strstr(command.out, "PASSED: 0 FAIL, 0 ERROR, 0 CRASH, 0 TIMEOUT, 0 VACUOUS, ");
     ck_assert_msg(counts && sscanf(strstr(counts, "VACUOUS, "), "VACUOUS, %d PASS", &passed) == 1, "%s",
                   command.out);
-    ck_assert_int_gt(passed, 500);
+    ck_assert_int_gt(passed, CM_UNIT_SLOW ? 25 : 500);
     cm_unit_forget(&command);
 }
 END_TEST
