@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// sgmv/amx: A and B packed in the order of tiles at each adapter's own rank, v rounded to bf16 between them
+// (see optimized/cpu/sgmv.h). Threads by OpenMP; bits do not depend on their number. Limits: x, A and B bf16,
+// y any float. Error: sums in fp32, one rounding of v, one to y; denormals of bf16 and sums below 2^-126
+// count as zero.
+#include "optimized/cpu/sgmv.h"
+#include "optimized/amx/blocks.h"
+#include "optimized/amx/sgmv_target.h"
+#include "optimized/kernels.h"
+
+static bool supports(const cm_call *call, char *reason, size_t size)
+{
+    return cm_sgmv_supports(call, &cm_amx_sgmv, reason, size);
+}
+
+static cm_status update(const cm_call *call, void *state)
+{
+    return cm_sgmv_update(call, &cm_amx_sgmv, state);
+}
+
+static cm_status run(const cm_call *call, void *state)
+{
+    return cm_sgmv_run(call, &cm_amx_sgmv, state);
+}
+
+const cm_kernel cm_sgmv_amx = {
+    .size = sizeof(cm_kernel),
+    .name = "sgmv/amx",
+    .file = __FILE__,
+    .line = __LINE__,
+    .accuracy = CM_ACCURACY_MODEL,
+    .row_invariant = true,
+    .supports = supports,
+    .prepare = cm_sgmv_prepare,
+    .update = update,
+    .run = run,
+    .release = cm_sgmv_release,
+    .emulated = cm_amx_emulated,
+};

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the amx kernels of sgmv, sgmv_shrink and sgmv_expand are made of. Included by files that are compiled
+// for AMX, behind blocks.h.
+#ifndef CM_AMX_SGMV_TARGET_H
+#define CM_AMX_SGMV_TARGET_H
+
+#include "optimized/amx/blocks.h"
+#include "optimized/cpu/sgmv.h"
+
+static void cm_amx_sgmv_pack_a(const DLTensor *a, int64_t adapter, int64_t slice, int64_t rank, int64_t K,
+                               uint16_t *to)
+{
+    cm_sgmv_pack_panels(a, adapter, slice, rank, K, 1, to);
+}
+
+enum { CM_AMX_SGMV_ROWS = 32 }; // two tiles
+
+static size_t cm_amx_sgmv_room(int64_t K)
+{
+    return (size_t)(CM_AMX_SGMV_ROWS * cm_avx512_stride(K)) * sizeof(uint16_t);
+}
+
+// Tiles need rows at one distance, and whole pairs of K.
+static void cm_amx_sgmv_shrink(const char *const *x, int64_t rows, int64_t K, int64_t step, const uint16_t *a,
+                               int64_t rank, float *out, int64_t out_stride, char *room)
+{
+    (void)step; // there is one
+    uint16_t *inputs = (uint16_t *)room;
+    int64_t stride = cm_avx512_stride(K);
+    for (int64_t n = 0; n < rows; n++)
+        cm_avx512_copy_row(x[n], K, inputs + n * stride);
+    cm_tiles_multiply(CM_TILES_BF16, inputs, 2 * stride, rows, a, cm_avx512_stride(rank) / CM_AVX512_LANES,
+                      cm_avx512_pairs(K), false, out, 4 * out_stride);
+}
+
+static void cm_amx_sgmv_expand(const uint16_t *v, int64_t rows, int64_t v_stride, int64_t parts,
+                               int64_t part_stride, const uint16_t *b, int64_t panels, int64_t pairs,
+                               float *out, int64_t out_stride)
+{
+    for (int64_t part = 0; part < parts; part++)
+        cm_tiles_multiply(CM_TILES_BF16, v + part * part_stride, 2 * v_stride, rows, b, panels, pairs,
+                          part > 0, out, 4 * out_stride);
+}
+
+static const struct cm_sgmv_target cm_amx_sgmv = {
+    .ready = cm_amx_ready,
+    .order = {cm_sgmv_panel_elements, cm_amx_sgmv_pack_a, 1},
+    .step = 0,
+    .block = CM_AMX_SGMV_ROWS,
+    .rows = CM_AMX_SGMV_ROWS,
+    .parts = 3,
+    .room = cm_amx_sgmv_room,
+    .shrink = cm_amx_sgmv_shrink,
+    .expand = cm_amx_sgmv_expand,
+};
+
+#endif
