@@ -273,6 +273,18 @@ static cm_touch explain(const cm_arena *arena, const cm_block *block, const char
     return CM_TOUCH_GUARD;
 }
 
+// The host's access to the copy on a real device, `offset` bytes from the block's data.
+static cm_touch explain_remote(const cm_block *block, int64_t offset, bool write, char *at, const char *end)
+{
+    at = put_text(at, end, write ? "host write to" : "host read of");
+    at = put_text(at, end, " device pointer `");
+    at = put_text(at, end, block->name);
+    at = put_text(at, end, "`");
+    if (block->tensor && offset >= 0 && offset < (int64_t)block->size)
+        put_index(at, end, block->tensor, offset);
+    return CM_TOUCH_DEVICE;
+}
+
 cm_touch cm_arena_explain(const void *address, bool write, char *text, size_t size, const cm_block **found)
 {
     const char *place = address;
@@ -282,9 +294,14 @@ cm_touch cm_arena_explain(const void *address, bool write, char *text, size_t si
     for (const cm_arena *arena = active; arena; arena = arena->next)
         for (int n = 0; n < arena->count; n++) {
             const cm_block *block = &arena->blocks[n];
-            if (place < block->mapping || place >= block->mapping + block->mapped)
+            int64_t from_remote = block->remote ? place - block->remote : -1;
+            bool remote = from_remote >= 0 && from_remote < (int64_t)block->mapped - 2 * PAGE;
+            if (!remote && (place < block->mapping || place >= block->mapping + block->mapped))
                 continue;
             *found = block;
+            if (remote)
+                return explain_remote(block, from_remote - (block->data - block->mapping - PAGE), write, text,
+                                      end);
             return explain(arena, block, place, write, text, end);
         }
     at = put_text(at, end, write ? "write to" : "read from");

@@ -20,6 +20,7 @@ typedef struct cm_block {
     bool fenced;            // simulated device memory: no access from the host
     bool input;             // may be made read-only
     bool file;              // pages of a memory file, copied when they are written to
+    char *remote;           // a copy of its pages in a real device's memory; NULL: none. Set by the site
     const DLTensor *tensor; // what lies there, to name an element; NULL: plain bytes. Set by the owner
 } cm_block;
 

@@ -243,6 +243,9 @@ typedef struct cm_side {
     // Launches all that was recorded, in its order; the sentence of a failure is set in the call.
     cm_status (*replay)(const cm_call *call, void *graph);
     void (*forget)(void *graph); // accepts NULL
+    // Where the device's runtime says that a pointer lies: kDLCPU for memory that it does not know. NULL: it
+    // can't say.
+    cm_status (*locate)(const void *pointer, DLDevice *device, char *reason, size_t reason_size);
 } cm_side;
 
 // What the reference says about one output, row-major and contiguous. Unused arrays are NULL.

@@ -20,7 +20,7 @@ static bool is_copied(const cm_site *site)
 
 void *cm_site_send(cm_site *site, int n)
 {
-    const cm_block *block = &site->arena->blocks[n];
+    cm_block *block = &site->arena->blocks[n];
     char *pages, reason[200] = "";
     size_t size = cm_arena_pages(block, &pages);
     if (!is_copied(site)) {
@@ -29,7 +29,7 @@ void *cm_site_send(cm_site *site, int n)
         site->away[n] = true;
         return block->data;
     }
-    void *memory = site->remote[n];
+    void *memory = block->remote;
     cm_status status = CM_OK;
     if (!memory)
         status = site->side->allocate(size, &memory, reason, sizeof reason);
@@ -37,9 +37,9 @@ void *cm_site_send(cm_site *site, int n)
         status = site->side->copy_in(memory, pages, size, reason, sizeof reason);
     if (status != CM_OK)
         cm_broken("%s could not be sent to the device: %s", block->name, reason);
-    site->remote[n] = memory;
+    block->remote = memory;
     site->away[n] = true;
-    return site->remote[n] + (block->data - pages);
+    return block->remote + (block->data - pages);
 }
 
 bool cm_site_fetch(cm_site *site, int n)
@@ -52,7 +52,7 @@ bool cm_site_fetch(cm_site *site, int n)
         return true;
     site->away[n] = false;
     if (is_copied(site))
-        status = site->side->copy_out(pages, site->remote[n], size, reason, sizeof reason);
+        status = site->side->copy_out(pages, block->remote, size, reason, sizeof reason);
     else
         cm_arena_unfence(site->arena, block->data);
     return status == CM_OK;
@@ -61,9 +61,9 @@ bool cm_site_fetch(cm_site *site, int n)
 void cm_site_drop(cm_site *site, int first)
 {
     for (int n = first; n < site->arena->count; n++) {
-        if (site->remote[n])
-            site->side->release(site->remote[n]);
-        site->remote[n] = NULL;
+        if (site->arena->blocks[n].remote)
+            site->side->release(site->arena->blocks[n].remote);
+        site->arena->blocks[n].remote = NULL;
         site->away[n] = false;
     }
     cm_arena_drop(site->arena, first);

@@ -9,9 +9,8 @@
 
 typedef struct cm_site {
     cm_arena *arena;
-    const cm_side *side;           // NULL: of no device that could run
-    bool away[CM_ARENA_BLOCKS];    // in device memory
-    char *remote[CM_ARENA_BLOCKS]; // the copies of a real device
+    const cm_side *side;        // NULL: of no device that could run
+    bool away[CM_ARENA_BLOCKS]; // in device memory; a real device's copy is the block's `remote`
 } cm_site;
 
 // The memory of the kernel's device; NULL for kernels of the host and of devices that can't run here.

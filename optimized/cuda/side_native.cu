@@ -118,6 +118,20 @@ static void forget(void *graph)
         cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph));
 }
 
+static cm_status locate(const void *pointer, DLDevice *device, char *reason, size_t size)
+{
+    cudaPointerAttributes attributes;
+    cudaError_t error = cudaPointerGetAttributes(&attributes, pointer);
+    if (error != cudaSuccess)
+        return explain(error, reason, size);
+    *device = {attributes.type == cudaMemoryTypeDevice    ? kDLCUDA
+               : attributes.type == cudaMemoryTypeManaged ? kDLCUDAManaged
+               : attributes.type == cudaMemoryTypeHost    ? kDLCUDAHost
+                                                          : kDLCPU,
+               attributes.type == cudaMemoryTypeDevice ? attributes.device : 0};
+    return CM_OK;
+}
+
 const cm_side cm_cuda_native = {
     .size = sizeof(cm_side),
     .emulated = false,
@@ -131,4 +145,5 @@ const cm_side cm_cuda_native = {
     .conclude = conclude,
     .replay = replay,
     .forget = forget,
+    .locate = locate,
 };

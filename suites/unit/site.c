@@ -104,6 +104,8 @@ static struct {
     bool spoiled; // what is captured can't be replayed
     bool frozen;  // a replay has the permutation of the captured run
     int graphs;
+    bool misplaced, mute; // the runtime says that all is host memory; nothing
+    bool touched;         // the host looks into device memory, which it can't reach
 } device;
 
 static bool available(char *reason, size_t size)
@@ -112,20 +114,28 @@ static bool available(char *reason, size_t size)
     return !device.absent;
 }
 
-// Devices allocate in units: a small overrun stays in the same one, and only the harness can see it.
+// Its addresses, each used once. A page lies between allocations: a small overrun harms nothing, and only the
+// harness can see it.
+enum { PAGE = 4096 };
+static const size_t device_bytes = (size_t)1 << 30;
+static char *device_memory;
+static size_t device_used;
+
 static cm_status allocate(size_t bytes, void **memory, char *reason, size_t size)
 {
-    (void)reason;
-    (void)size;
-    *memory = malloc(bytes + 256);
-    device.allocated += *memory != NULL;
-    return *memory ? CM_OK : CM_NO_MEMORY;
+    size_t pages = (bytes + PAGE - 1) / PAGE * PAGE + PAGE,
+           at = __atomic_fetch_add(&device_used, pages, __ATOMIC_RELAXED);
+    snprintf(reason, size, "%zu bytes are all that there is", device_bytes);
+    if (at + pages > device_bytes)
+        return CM_NO_MEMORY;
+    *memory = device_memory + at;
+    device.allocated++;
+    return CM_OK;
 }
 
 static void give_back(void *memory)
 {
     device.allocated -= memory != NULL;
-    free(memory);
 }
 
 static cm_status copy(void *to, const void *from, size_t bytes, char *reason, size_t size)
@@ -180,6 +190,15 @@ static void forget(void *graph)
     device.graphs -= graph != NULL;
 }
 
+static cm_status locate(const void *pointer, DLDevice *found, char *reason, size_t size)
+{
+    const char *place = pointer;
+    bool inside = place >= device_memory && place < device_memory + device_bytes;
+    snprintf(reason, size, "the runtime is gone");
+    *found = (DLDevice){inside && !device.misplaced ? kDLCUDA : kDLCPU, 0};
+    return device.mute ? CM_DEVICE_FAULT : CM_OK;
+}
+
 static const cm_side real = {.size = sizeof real,
                              .available = available,
                              .allocate = allocate,
@@ -190,13 +209,32 @@ static const cm_side real = {.size = sizeof real,
                              .capture = capture,
                              .conclude = conclude,
                              .replay = replay,
-                             .forget = forget};
+                             .forget = forget,
+                             .locate = locate};
+
+static void map_device(void)
+{
+    device_memory =
+        mmap(NULL, device_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    ck_assert_ptr_ne(device_memory, MAP_FAILED);
+    device_used = 0;
+}
+
+static void unmap_device(void)
+{
+    munmap(device_memory, device_bytes);
+}
 
 // What a launch would do, in the device's memory.
 static cm_status run_there(const cm_call *call, void *state)
 {
     if (device.capturing && (call->stream != &device || !device.eager))
         return call->stream == &device ? CM_OK : CM_BAD_VALUE;
+    const DLTensor *ids = call->host->argument(call, "token_adapter");
+    if (device.touched && ids && ids->device.device_type == kDLCUDA) {
+        mprotect((void *)((uintptr_t)ids->data & ~(uintptr_t)(PAGE - 1)), PAGE, PROT_NONE);
+        return *(const volatile int32_t *)ids->data < -1 ? CM_BAD_ID : CM_OK;
+    }
     cm_status status = cm_sgmv_plan_naive.run(call, state);
     const DLTensor *offset = call->host->argument(call, "segment_offset");
     if (status == CM_OK && device.overrun > 0)
@@ -230,6 +268,30 @@ START_TEST(real_devices_are_watched)
     device.absent = true;
     for (size_t n = 0; n < sizeof all_checks / sizeof *all_checks; n++)
         expect(all_checks[n], &on_real, CM_SKIP, "there is no such device");
+}
+END_TEST
+
+// Nothing fences a real device's memory but its addresses: what the runtime says of them is asked, and what
+// the host touches there has its argument's name.
+START_TEST(real_devices_have_places)
+{
+    cm_outcome outcome = outcome_of(&cm_check_device, &on_real);
+    double located = 0;
+    for (int n = 0; n < outcome.metric_count; n++)
+        if (!strcmp(outcome.metrics[n].name, "located_by_runtime"))
+            located = outcome.metrics[n].value;
+    ck_assert_msg(located > 4 * 4, "%g", located); // arguments, sides
+    device.misplaced = true;
+    expect(&cm_check_device, &on_real, CM_VACUOUS, "its device's runtime says that it lies on 1");
+    device.misplaced = false;
+    device.mute = true;
+    expect(&cm_check_device, &on_real, CM_VACUOUS,
+           "nobody knows where `token_adapter` lies: the runtime is gone");
+    device.mute = false;
+    device.touched = true;
+    expect(&cm_check_device, &on_real, CM_FAIL, "host read of device pointer `token_adapter`[0]");
+    expect(&cm_check_numerics, &on_real, CM_CRASH, "host read of device pointer `token_adapter`[0]");
+    device.touched = false;
 }
 END_TEST
 
@@ -303,6 +365,8 @@ Suite *cm_unit_site(void)
     tcase_add_loop_test(tcase, mistakes_are_named, 0, COUNT(rows));
     tcase_add_loop_test(tcase, arguments_are_copied, 0, COUNT(all_checks));
     tcase_add_test(tcase, real_devices_are_watched);
+    tcase_add_checked_fixture(tcase, map_device, unmap_device);
+    tcase_add_test(tcase, real_devices_have_places);
     tcase_add_test(tcase, graphs_are_replayed);
     tcase_add_test(tcase, memory_comes_and_goes);
     tcase_add_test(tcase, modes);

@@ -83,7 +83,7 @@ const size_t CONTRACT(layout)[] = {
     FIELD(cm_call, stream),
     FIELD(cm_host, argument),
     FIELD(cm_host, scratch),
-    FIELD(cm_side, forget),
+    FIELD(cm_side, locate),
     FIELD(cm_want, magnitude),
     FIELD(cm_op, counts),
     FIELD(cm_kernel, accuracy),
