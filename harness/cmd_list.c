@@ -132,7 +132,7 @@ static int list_cases(const cm_selection *selection, const cm_kernel *const *ker
             size_t length = strlen(item->op ? item->op->name : "");
             const char *name = item->case_name ? item->case_name : item->model;
             if (!item->op || strncmp((*kernel)->name, item->op->name, length) != 0 ||
-                (*kernel)->name[length] != '/' || !cm_selection_matches(selection, (*kernel)->name, name))
+                (*kernel)->name[length] != '/' || !cm_selection_takes(selection, *kernel, name))
                 continue;
             printf("%s/%s\n", (*kernel)->name, name);
             shown++;

@@ -10,6 +10,7 @@
 enum {
     KEY_SET = 256,
     KEY_CHECK,
+    KEY_MODE,
     KEY_FAULTS,
     KEY_FAULT,
     KEY_SEED,
@@ -36,6 +37,7 @@ enum {
 static const struct argp_option selection_options[] = {
     {"set", KEY_SET, "SET", 0, "smoke, ci, full or fuzz; several with commas (default ci)", 1},
     {"check", KEY_CHECK, "CHECKS", 0, "only these checks, comma between", 1},
+    {"mode", KEY_MODE, "MODE", 0, "only kernels that run so here: native or emulated", 1},
     {"faults", KEY_FAULTS, NULL, 0, "the kernels that must fail, in place of the others", 1},
     {"fault", KEY_FAULT, "GLOB", 0, "only these faults", 1},
     {"seed", KEY_SEED, "N", 0, "first seed of fuzz cases (default: from the clock)", 1},
@@ -113,6 +115,11 @@ static error_t parse_selection(int key, char *argument, struct argp_state *state
     case KEY_CHECK:
         check_names(argument, state);
         selection->checks = argument;
+        break;
+    case KEY_MODE:
+        if (strcmp(argument, "native") != 0 && strcmp(argument, "emulated") != 0)
+            argp_error(state, "--mode: \"%s\" is neither native nor emulated", argument);
+        selection->mode = argument;
         break;
     case KEY_FAULTS:
         selection->faults = true;

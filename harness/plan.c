@@ -3,6 +3,7 @@
 
 #include "harness/op.h"
 #include "harness/paths.h"
+#include "harness/site.h"
 
 #include <fnmatch.h>
 #include <stdio.h>
@@ -32,6 +33,12 @@ bool cm_selection_matches(const cm_selection *selection, const char *kernel, con
             return true;
     }
     return !any;
+}
+
+bool cm_selection_takes(const cm_selection *selection, const cm_kernel *kernel, const char *case_name)
+{
+    return cm_selection_matches(selection, kernel->name, case_name) &&
+           (!selection->mode || !strcmp(selection->mode, cm_kernel_mode(kernel)));
 }
 
 bool cm_selection_has_check(const cm_selection *selection, const cm_item *item, const char *check)

@@ -9,6 +9,7 @@
 typedef struct cm_selection {
     const char *const *globs; // op/target/case; NULL-terminated; none: everything
     const char *checks;       // names, comma between; NULL: those of the suites
+    const char *mode;         // "native" or "emulated"; NULL: both
     unsigned sets;            // of enum cm_set
     bool faults;              // the kernels that must fail, in place of the others
     const char *fault;        // glob over fault ids; NULL: all
@@ -51,6 +52,8 @@ cm_status cm_item_source_case(const cm_item *item, const cm_source *source, cm_c
 
 // Whether "op/target/case" is selected. A glob with fewer parts matches everything below it.
 bool cm_selection_matches(const cm_selection *selection, const char *kernel, const char *case_name);
+// The same for a kernel, which runs in the selected mode, too.
+bool cm_selection_takes(const cm_selection *selection, const cm_kernel *kernel, const char *case_name);
 bool cm_selection_has_check(const cm_selection *selection, const cm_item *item, const char *check);
 
 #endif

@@ -158,7 +158,7 @@ static void add_kernel(const struct cm_running *run, const cm_item *item, cm_pri
                        const cm_kernel *kernel, cm_group *group)
 {
     if (!is_kernel_of(kernel, pristine->test_case.op) ||
-        !cm_selection_matches(&run->options->selection, kernel->name, pristine->name))
+        !cm_selection_takes(&run->options->selection, kernel, pristine->name))
         return;
     cm_last *last = run->options->selection.last;
     for (const cm_check *const *check = cm_registry_checks(); *check; check++)
@@ -197,10 +197,10 @@ static cm_status run_case(struct cm_running *run, const cm_item *item, cm_pristi
 static bool item_selected(const struct cm_running *run, const cm_item *item, const char *case_name)
 {
     if (item->fault)
-        return cm_selection_matches(&run->options->selection, item->fault->kernel->name, case_name);
+        return cm_selection_takes(&run->options->selection, item->fault->kernel, case_name);
     for (const cm_kernel *const *kernel = run->plugins.kernels; *kernel; kernel++)
         if (is_kernel_of(*kernel, item->op) &&
-            cm_selection_matches(&run->options->selection, (*kernel)->name, case_name))
+            cm_selection_takes(&run->options->selection, *kernel, case_name))
             return true;
     return false;
 }
@@ -227,6 +227,9 @@ static bool recorded_selected(const struct cm_running *run, const cm_item *item,
     if (!item->op)
         return true;
     snprintf(name, sizeof name, "%s/recorded", item->op->name);
+    const char *mode = run->options->selection.mode;
+    if (mode && strcmp(mode, "native") != 0)
+        return false;
     if (run->options->selection.last &&
         !cm_last_wants(run->options->selection.last, NULL, name, pristine->name, "numerics"))
         return false;
@@ -294,9 +297,9 @@ static bool lacks_required(const cm_records *records, const char *require)
 static bool is_whole(const cm_run_options *options)
 {
     const cm_selection *selection = &options->selection;
-    return !(selection->globs && selection->globs[0]) && !selection->checks && selection->shards < 2 &&
-           selection->sets & CM_SET_CI && !selection->faults && !selection->model && !selection->repro_case &&
-           !selection->last;
+    return !(selection->globs && selection->globs[0]) && !selection->checks && !selection->mode &&
+           selection->shards < 2 && selection->sets & CM_SET_CI && !selection->faults && !selection->model &&
+           !selection->repro_case && !selection->last;
 }
 
 static int finish(struct cm_running *run, const char *path)
