@@ -3,6 +3,8 @@
 // comes from.
 #include "harness/env.h"
 
+#include "harness/registry.h"
+#include "harness/site.h"
 #include "harness/status.h"
 
 #include <dlfcn.h>
@@ -164,11 +166,13 @@ static void print_gpu(FILE *out)
     print_item(out, &item); // the library stays: unloading it is not safe
 }
 
-// Whether `program` lies on PATH; its place goes to `detail`.
+// Whether `program` lies on PATH or where the CUDA toolkit is installed; its place goes to `detail`.
 static bool find_program(const char *program, char *detail, size_t size)
 {
-    const char *path = getenv("PATH");
-    char *folders = cm_text("%s", path ? path : "/usr/bin"), *rest = NULL;
+    const char *path = getenv("PATH"), *toolkit = getenv("CUDA_HOME");
+    char *rest = NULL;
+    char *folders =
+        cm_text("%s:%s/bin", path ? path : "/usr/bin", toolkit && toolkit[0] ? toolkit : "/usr/local/cuda");
     bool found = false;
     for (char *folder = strtok_r(folders, ":", &rest); folder && !found;
          folder = strtok_r(NULL, ":", &rest)) {
@@ -177,7 +181,7 @@ static bool find_program(const char *program, char *detail, size_t size)
     }
     free(folders);
     if (!found)
-        snprintf(detail, size, "not on PATH");
+        snprintf(detail, size, "neither on PATH nor in CUDA's folder");
     return found;
 }
 
@@ -188,6 +192,9 @@ static void print_programs(FILE *out)
          "CUDA kernels are left out of the build. nvcc is not in Debian's main archive: it comes from\n"
          "                             NVIDIA's apt repository (cuda-nvcc) or from Debian non-free\n"
          "                             (nvidia-cuda-toolkit)"},
+        {"compute-sanitizer",
+         "ci/gate runs no memcheck, racecheck and initcheck on a GPU; it comes with the CUDA\n"
+         "                             toolkit (cuda-sanitizer)"},
         {"gnuplot", "reports have tables in place of plots; Debian: gnuplot-nox"},
         {"xmllint", "the test of the JUnit writer fails; Debian: libxml2-utils"},
     };
@@ -196,6 +203,33 @@ static void print_programs(FILE *out)
         item.here = find_program(rows[n][0], item.detail, sizeof item.detail);
         print_item(out, &item);
     }
+}
+
+// The kernels that are compiled for a GPU, and what their runtime says of this machine.
+static void print_native(FILE *out)
+{
+    const cm_side *side = NULL;
+    int count = 0;
+    char reason[200] = "";
+    for (const cm_kernel *const *kernel = cm_registry_kernels(); *kernel; kernel++) {
+        const cm_side *own = cm_kernel_side(*kernel);
+        if (!own || own->emulated)
+            continue;
+        side = own;
+        count++;
+    }
+    struct item item = {.name = "native CUDA",
+                        .here = side && (!side->available || side->available(reason, sizeof reason)),
+                        .skipped = "CUDA kernels run on the emulated device: mode \"emulated\", no timing"};
+    if (item.here)
+        snprintf(item.detail, sizeof item.detail, "%d kernels for the GPU are in this program", count);
+    else if (side)
+        snprintf(item.detail, sizeof item.detail, "%d kernels are in this program, but %.100s", count,
+                 reason);
+    else
+        snprintf(item.detail, sizeof item.detail,
+                 "no kernel for a GPU is in this program: the preset cuda builds them");
+    print_item(out, &item);
 }
 
 void cm_environment_print(FILE *out)
@@ -208,12 +242,8 @@ void cm_environment_print(FILE *out)
     print_isa(out, environment);
     print_amx(out, environment);
     print_gpu(out);
+    print_native(out);
     print_programs(out);
-#if defined(CM_HAVE_NVCC)
-    fprintf(out, "  CUDA kernels are in this program: it was built with nvcc\n");
-#else
-    fprintf(out, "  CUDA kernels are not in this program: it was built without nvcc\n");
-#endif
     json_decref(environment);
     free(text);
 }
