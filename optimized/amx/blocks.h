@@ -20,7 +20,11 @@
 
 enum { CM_TILE_ROWS = 16, CM_TILE_DEPTH = 16, CM_TILE_ROW_BYTES = 64 };
 
-typedef enum cm_tiles_kind { CM_TILES_BF16, CM_TILES_INT8 } cm_tiles_kind;
+typedef enum cm_tiles_kind {
+    CM_TILES_BF16,
+    CM_TILES_INT8,          // signed rows and panels
+    CM_TILES_INT8_UNSIGNED, // signed rows, unsigned panels
+} cm_tiles_kind;
 
 struct cm_tiles_config {
     uint8_t palette, start_row, reserved[14];
@@ -53,21 +57,40 @@ static inline void cm_tiles_configure(int64_t rows, int64_t depth)
     _tile_loadconfig(&config);
 }
 
-// Of a product: x [rows, dwords], w [panels, dwords, 16], out [rows, panels * 16], all of dwords.
+// What the thread's tiles are configured for; zero: they are released.
+struct cm_tiles {
+    int64_t rows, depth;
+};
+
+static inline void cm_tiles_shape_for(struct cm_tiles *tiles, int64_t rows, int64_t depth)
+{
+    if (tiles->rows != rows || tiles->depth != depth)
+        cm_tiles_configure(rows, depth);
+    *tiles = (struct cm_tiles){rows, depth};
+}
+
+static inline void cm_tiles_release(struct cm_tiles *tiles)
+{
+    _tile_release();
+    *tiles = (struct cm_tiles){0};
+}
+
+// Of a product: x [rows, dwords], w [panels] of [dwords, 16], out [rows, panels * 16], all of dwords. Strides
+// in bytes; w_stride: between panels, w_row: between a panel's dwords.
 struct cm_tiles_product {
     const char *x, *w;
     char *out;
-    int64_t x_stride, w_stride, out_stride; // bytes; w_stride: between panels
+    int64_t x_stride, w_stride, w_row, out_stride;
 };
 
 // The step whose dwords are `x` and `w`, added to the sums.
 #define CM_TILES_STEP(multiply)                                                                              \
     do {                                                                                                     \
         _tile_loadd(4, x, product->x_stride);                                                                \
-        _tile_loadd(6, w, CM_TILE_ROW_BYTES);                                                                \
+        _tile_loadd(6, w, product->w_row);                                                                   \
         multiply(0, 4, 6);                                                                                   \
         if (both_panels) {                                                                                   \
-            _tile_loadd(7, w + product->w_stride, CM_TILE_ROW_BYTES);                                        \
+            _tile_loadd(7, w + product->w_stride, product->w_row);                                           \
             multiply(1, 4, 7);                                                                               \
         }                                                                                                    \
         if (both_rows) {                                                                                     \
@@ -100,11 +123,13 @@ static inline void cm_tiles_block(cm_tiles_kind kind, const struct cm_tiles_prod
             _tile_loadd(3, below + CM_TILE_ROW_BYTES, product->out_stride);
     }
     const char *x = product->x, *w = product->w;
-    for (int64_t step = 0; step < steps; step++, x += 4 * depth, w += CM_TILE_ROW_BYTES * depth)
+    for (int64_t step = 0; step < steps; step++, x += 4 * depth, w += product->w_row * depth)
         if (kind == CM_TILES_BF16)
             CM_TILES_STEP(_tile_dpbf16ps);
-        else
+        else if (kind == CM_TILES_INT8)
             CM_TILES_STEP(_tile_dpbssd);
+        else
+            CM_TILES_STEP(_tile_dpbsud);
     _tile_stored(0, out, product->out_stride);
     if (both_panels)
         _tile_stored(1, out + CM_TILE_ROW_BYTES, product->out_stride);
@@ -115,11 +140,11 @@ static inline void cm_tiles_block(cm_tiles_kind kind, const struct cm_tiles_prod
 }
 
 // All panels for rows that are whole blocks, or fewer than one.
-static inline void cm_tiles_rows(cm_tiles_kind kind, struct cm_tiles_product product, int64_t rows,
-                                 int64_t panels, int64_t steps, int64_t depth, bool keep)
+static inline void cm_tiles_rows(struct cm_tiles *tiles, cm_tiles_kind kind, struct cm_tiles_product product,
+                                 int64_t rows, int64_t panels, int64_t steps, int64_t depth, bool keep)
 {
     enum { BLOCK = 2 * CM_TILE_ROWS };
-    cm_tiles_configure(rows < BLOCK ? rows : BLOCK, depth);
+    cm_tiles_shape_for(tiles, rows < BLOCK ? rows : BLOCK, depth);
     for (int64_t panel = 0; panel < panels; panel += 2) {
         struct cm_tiles_product at = product;
         at.w += panel * product.w_stride;
@@ -134,37 +159,52 @@ static inline void cm_tiles_rows(cm_tiles_kind kind, struct cm_tiles_product pro
 
 // out[m, n] = sum_k x[m, k] w[n, k] (+ out[m, n] if `keep`): fp32 sums of bf16, or int32 sums of int8. A
 // row's result does not depend on the other rows. Reads `dwords` dwords of a row of x, and writes whole
-// panels. Strides in bytes. Leaves the tiles released.
-static inline void cm_tiles_multiply(cm_tiles_kind kind, const void *x, int64_t x_stride, int64_t rows,
-                                     const void *w, int64_t panels, int64_t dwords, bool keep, void *out,
-                                     int64_t out_stride)
+// panels. Leaves the tiles configured.
+static inline void cm_tiles_add(struct cm_tiles *tiles, cm_tiles_kind kind,
+                                const struct cm_tiles_product *product, int64_t rows, int64_t panels,
+                                int64_t dwords, bool keep)
 {
     int64_t steps = dwords / CM_TILE_DEPTH, tail = dwords % CM_TILE_DEPTH;
     int64_t whole = rows / (2 * CM_TILE_ROWS) * (2 * CM_TILE_ROWS);
     for (int64_t begin = 0, end = whole; begin < rows; begin = end, end = rows) {
         if (begin == end)
             continue;
-        struct cm_tiles_product product = {
-            .x = (const char *)x + begin * x_stride,
-            .w = w,
-            .out = (char *)out + begin * out_stride,
-            .x_stride = x_stride,
-            .w_stride = dwords * CM_TILE_ROW_BYTES,
-            .out_stride = out_stride,
-        };
+        struct cm_tiles_product part = *product;
+        part.x += begin * product->x_stride;
+        part.out += begin * product->out_stride;
         if (steps > 0)
-            cm_tiles_rows(kind, product, end - begin, panels, steps, CM_TILE_DEPTH, keep);
-        product.x += steps * CM_TILE_ROW_BYTES;
-        product.w += steps * CM_TILE_DEPTH * CM_TILE_ROW_BYTES;
+            cm_tiles_rows(tiles, kind, part, end - begin, panels, steps, CM_TILE_DEPTH, keep);
+        part.x += steps * CM_TILE_ROW_BYTES;
+        part.w += steps * CM_TILE_DEPTH * product->w_row;
         if (tail > 0)
-            cm_tiles_rows(kind, product, end - begin, panels, 1, tail, keep || steps > 0);
+            cm_tiles_rows(tiles, kind, part, end - begin, panels, 1, tail, keep || steps > 0);
     }
-    _tile_release();
+}
+
+// The same with panels behind each other, strides in bytes. Leaves the tiles released.
+static inline void cm_tiles_multiply(cm_tiles_kind kind, const void *x, int64_t x_stride, int64_t rows,
+                                     const void *w, int64_t panels, int64_t dwords, bool keep, void *out,
+                                     int64_t out_stride)
+{
+    struct cm_tiles tiles = {0};
+    const struct cm_tiles_product product = {.x = x,
+                                             .w = w,
+                                             .out = out,
+                                             .x_stride = x_stride,
+                                             .w_stride = dwords * CM_TILE_ROW_BYTES,
+                                             .w_row = CM_TILE_ROW_BYTES,
+                                             .out_stride = out_stride};
+    cm_tiles_add(&tiles, kind, &product, rows, panels, dwords, keep);
+    cm_tiles_release(&tiles);
 }
 
 #else
 
-typedef enum cm_tiles_kind { CM_TILES_BF16, CM_TILES_INT8 } cm_tiles_kind;
+typedef enum cm_tiles_kind {
+    CM_TILES_BF16,
+    CM_TILES_INT8,          // signed rows and panels
+    CM_TILES_INT8_UNSIGNED, // signed rows, unsigned panels
+} cm_tiles_kind;
 
 static inline void cm_tiles_multiply(cm_tiles_kind kind, const void *x, int64_t x_stride, int64_t rows,
                                      const void *w, int64_t panels, int64_t dwords, bool keep, void *out,

@@ -2,7 +2,9 @@
 // Whether the amx kernels can run here: built with the instructions, rows by AVX512-BF16, and tiles of the
 // processor or of the emulator.
 #include "optimized/amx/emulator/amx.h"
+#include "optimized/amx/multiply.h"
 #include "optimized/amx/products.h"
+#include "optimized/avx512/multiply.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -33,4 +35,13 @@ bool cm_amx_ready(char *reason, size_t size)
     if (ready)
         cm_amx_reset();
     return ready;
+}
+
+bool cm_amx_moe_available(char *reason, size_t size)
+{
+    if (!cm_avx512_moe_available(reason, size) || !cm_amx_ready(reason, size))
+        return false;
+    if (!cm_amx_moe_built)
+        snprintf(reason, size, "built without AMX and AVX512-VNNI");
+    return cm_amx_moe_built;
 }

@@ -7,6 +7,7 @@
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512VNNI__)
 
 #include "optimized/avx512/blocks.h"
+#include "optimized/avx512/unpack.h"
 
 const bool cm_avx512_moe_built = true;
 
@@ -74,43 +75,6 @@ void cm_avx512_multiply_bf16(const struct cm_product *product)
 // Lines of integers are taken a few at a time to lines of bf16, which stay in the first level of the cache.
 enum { UNPACKED_LINES = 64, UNPACKED_BYTES = UNPACKED_LINES * CM_WIDE * CM_LINE };
 
-// Lines of bf16 stand in the order of a group: line by line, `panels` beside each other.
-INLINE void unpack_lines_i8(const char *from, int64_t lines, int panels, char *to)
-{
-    for (int64_t line = 0; line < lines; line++)
-        for (int p = 0; p < panels; p++, from += CM_LINE)
-            for (int half = 0; half < 2; half++) {
-                const __m128i *bytes = (const __m128i *)(from + 32 * half);
-                __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128(bytes)));
-                __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128(bytes + 1)));
-                _mm512_store_si512(to + ((2 * line + half) * panels + p) * CM_LINE,
-                                   (__m512i)_mm512_cvtne2ps_pbh(high, low));
-            }
-}
-
-// bf16 of n - 8; VPERMW looks at 5 bits, so that the lowest of the next nibble need not be cleared.
-INLINE __m512i nibble_table(void)
-{
-    return _mm512_set_epi16(0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000, 0x3f80, 0, (short)0xbf80,
-                            (short)0xc000, (short)0xc040, (short)0xc080, (short)0xc0a0, (short)0xc0c0,
-                            (short)0xc0e0, (short)0xc100, 0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000,
-                            0x3f80, 0, (short)0xbf80, (short)0xc000, (short)0xc040, (short)0xc080,
-                            (short)0xc0a0, (short)0xc0c0, (short)0xc0e0, (short)0xc100);
-}
-
-INLINE void unpack_lines_i4(const char *from, int64_t lines, int panels, char *to)
-{
-    const __m512i table = nibble_table();
-    for (int64_t line = 0; line < lines; line++)
-        for (int p = 0; p < panels; p++, from += CM_LINE) {
-            __m512i nibbles = _mm512_load_si512(from);
-#pragma GCC unroll 4
-            for (int q = 0; q < 4; q++)
-                _mm512_store_si512(to + ((4 * line + q) * panels + p) * CM_LINE,
-                                   _mm512_permutexvar_epi16(_mm512_srli_epi16(nibbles, 4 * q), table));
-        }
-}
-
 // `expand`: lines of bf16 in one of integers.
 INLINE void multiply_unpacked(const struct cm_product *product, const int expand)
 {
@@ -122,9 +86,9 @@ INLINE void multiply_unpacked(const struct cm_product *product, const int expand
     for (int64_t first = 0, last; first < product->lines; first = last) {
         last = first + step < product->lines ? first + step : product->lines;
         if (expand == 2)
-            unpack_lines_i8(product->w + first * line, last - first, product->panels, unpacked);
+            cm_unpack_i8(product->w + first * line, last - first, product->panels, unpacked);
         else
-            unpack_lines_i4(product->w + first * line, last - first, product->panels, unpacked);
+            cm_unpack_i4(product->w + first * line, last - first, product->panels, unpacked);
         cm_multiply_piece(bf16, &wide, unpacked, first * expand, last * expand, NULL, 0);
     }
     cm_end_rows(product, product->out);
