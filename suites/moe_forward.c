@@ -66,6 +66,12 @@ static const cm_row rows[] = {
      "as many tokens as lie on both sides of them"},
     {"t3-k1-e2-h{3600-i64,64-i3600}-r8x2-bf16-{random,exact}-s27", "numerics bounds", CM_SET_CI,
      "rows of more than 3584"},
+    {"t{6,7,17,33,49}-k1-e1-h64-i48-r8x1-bf16-full-{random,exact}-s28", "numerics effect bounds", CM_SET_CI,
+     "an expert's rows on both sides of each switch: 6 for one pass, 16 and 32 of tiles, 48 of a product"},
+    {"t{6,7,33}-k1-e1-h192-i136-r8x1-bf16-g{32,128}-{wi8,wi4}-full-random-s28", "numerics", CM_SET_CI,
+     "the same with scale groups"},
+    {"t{6,7,33}-k1-e1-h192-i136-r33x1-bf16-yf32-{,g32}-{wi8,wi4}-act_quant=int8_row-full-random-s28",
+     "numerics", CM_SET_CI, "the same with quantised rows"},
     {"t{1,2,5,17,24}-k{1,2,3}-e{4,5,9}-h{31,48,64,100}-i{17,24,33}-{,d20}-r{1,5,8,16}x{1,2,5}-{bf16,f16,f32}-"
      "{uniform,skewed,hot,duplicate,holes}-{mixed,full,last}-{packed,padded,shared_outer}-{random,exact}-s*",
      MORE, CM_SET_FUZZ, "everything with everything"},
