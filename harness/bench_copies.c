@@ -24,19 +24,23 @@ static size_t round_up(size_t size, size_t to)
     return (size + to - 1) / to * to;
 }
 
-static int64_t count_copies(size_t touched, size_t cold, size_t stride, bool *short_of_memory)
+static int64_t count_copies(size_t touched, size_t cold, size_t stride, size_t limit, bool *short_of_memory)
 {
     size_t wanted = touched && stride ? (cold + touched - 1) / touched : 1;
-    size_t memory = cm_memory_available(), room = memory / 10 * 6 / (EACH * (stride + OVERHEAD));
+    size_t memory = cm_memory_available() / 10 * 6;
+    if (limit && (memory == 0 || memory > limit))
+        memory = limit;
+    size_t room = memory / (EACH * (stride + OVERHEAD));
     wanted = wanted ? wanted : 1;
     *short_of_memory = memory && wanted > room;
     wanted = *short_of_memory ? room : wanted;
     return wanted > MOST ? MOST : (int64_t)wanted;
 }
 
-cm_status cm_copies_open(const cm_pristine *pristine, size_t touched, size_t cold, size_t alignment,
-                         cm_copies *copies, cm_error *error)
+cm_status cm_copies_open(const cm_pristine *pristine, size_t touched, size_t cold, size_t memory,
+                         size_t alignment, cm_copies *copies, cm_error *error)
 {
+    size_t limit = memory > pristine->bytes ? memory - pristine->bytes : memory ? 1 : 0;
     *copies = (cm_copies){.pristine = pristine, .touched = touched};
     for (int n = 0; pristine->test_case.op->arguments[n].name; n++)
         if (cm_copies_hold(pristine, n)) {
@@ -44,15 +48,18 @@ cm_status cm_copies_open(const cm_pristine *pristine, size_t touched, size_t col
             copies->stride += round_up(cm_tensor_extent(pristine->arguments[n]), alignment);
         }
     copies->stride = round_up(copies->stride, alignment > PAGE ? alignment : PAGE);
-    copies->count = (int)count_copies(touched, cold, copies->stride, &copies->short_of_memory);
+    copies->count = (int)count_copies(touched, cold, copies->stride, limit, &copies->short_of_memory);
     copies->mapped = (size_t)copies->count * copies->stride;
     if (copies->mapped > 0)
         copies->memory =
             mmap(NULL, copies->mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (copies->count == 0 || copies->memory == MAP_FAILED) {
         copies->memory = NULL;
-        return cm_fail(error, CM_NO_MEMORY, "case %s: no memory for one more copy of its weights (%zu MiB)",
-                       pristine->name, copies->stride >> 20);
+        return cm_fail(
+            error, CM_NO_MEMORY,
+            "case %s: no memory for one more copy of its weights (%zu MiB) and what two kernels make "
+            "of it; free some, or give a larger --memory-gib",
+            pristine->name, copies->stride >> 20);
     }
     if (copies->mapped > 0)
         madvise(copies->memory, copies->mapped, MADV_HUGEPAGE);

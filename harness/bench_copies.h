@@ -20,11 +20,11 @@ typedef struct cm_copies {
 bool cm_copies_hold(const cm_pristine *pristine, int argument);
 
 // As many copies as it takes for one round of calls, of which each reads `touched` bytes, to read `cold`
-// bytes (0: one copy), held to the memory that is left when two processes pack each copy again. Alignment of
-// each argument in bytes, a power of two. The pristine must outlive them. CM_NO_MEMORY when there is not
-// even room for one.
-cm_status cm_copies_open(const cm_pristine *pristine, size_t touched, size_t cold, size_t alignment,
-                         cm_copies *copies, cm_error *error);
+// bytes (0: one copy), held to the memory that is left when two processes pack each copy again, and to
+// `memory` bytes for all of it with the pristine (0: no such limit). Alignment of each argument in bytes, a
+// power of two. The pristine must outlive them. CM_NO_MEMORY when there is not even room for one.
+cm_status cm_copies_open(const cm_pristine *pristine, size_t touched, size_t cold, size_t memory,
+                         size_t alignment, cm_copies *copies, cm_error *error);
 void cm_copies_protect(const cm_copies *copies); // read-only in this process
 void *cm_copies_data(const cm_copies *copies, int copy, int argument);
 void cm_copies_close(cm_copies *copies); // accepts a zeroed one

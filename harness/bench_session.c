@@ -2,7 +2,8 @@
 #include "harness/bench_session.h"
 
 #include "harness/bench_cpus.h"
-#include "harness/bench_table.h"
+#include "harness/bench_layers.h"
+#include "harness/bench_summary.h"
 #include "harness/env.h"
 #include "harness/expect.h"
 #include "harness/host.h"
@@ -39,8 +40,12 @@ struct session {
     const cm_op *op;
     const cm_kernel *kernels[CM_BENCH_KERNELS];
     int kernel_count;
-    bool dry; // only look whether everything that is asked for exists
+    bool dry; // only look whether everything that is asked for exists, and count it
+    int cell_count, cell;
+    cm_bench_summary summary;
 };
+
+static const struct session *shown; // by show_progress
 
 // Without a terminal a sign of life every 30 s.
 static void show_progress(const char *kernel, int done, int count)
@@ -48,10 +53,12 @@ static void show_progress(const char *kernel, int done, int count)
     static time_t last;
     time_t now = time(NULL);
     if (isatty(STDERR_FILENO)) {
-        fprintf(stderr, "\r\033[K%s: pair %d of %d", kernel, done, count);
+        fprintf(stderr, "\r\033[K[%d/%d] %s: pair %d of %d", shown->cell, shown->cell_count, kernel, done,
+                count);
     } else if (now - last >= 30) {
         if (last)
-            fprintf(stderr, "%s: pair %d of %d\n", kernel, done, count);
+            fprintf(stderr, "[%d/%d] %s: pair %d of %d\n", shown->cell, shown->cell_count, kernel, done,
+                    count);
         last = now;
     }
 }
@@ -96,11 +103,12 @@ static cm_operand operand_of(const cm_pristine *pristine)
                                               : CM_OPERAND_F32;
 }
 
-static cm_bench_job job_of(struct session *session, const cm_bench_group *group, const cm_kernel *kernel)
+static cm_bench_job job_of(struct session *session, const cm_bench_group *group, const cm_kernel *kernel,
+                           const cm_copies *copies)
 {
     return (cm_bench_job){kernel,
                           cm_plugins_path(&session->plugins, kernel),
-                          group->copies,
+                          copies,
                           group->threads,
                           session->request->timeout,
                           &interrupted};
@@ -115,12 +123,54 @@ static void take_result(const cm_bench_result *result, int which, cm_bench_row *
     row->calls = result->calls;
 }
 
-// The baseline against itself, then each other kernel against it. False: interrupted.
-static bool measure_group(struct session *session, cm_bench_group *group)
+static cm_bench_options options_of(const struct session *session)
 {
     const cm_bench_request *request = session->request;
-    cm_bench_options options = {request->rounds, request->seconds, request->seed,
-                                request->quiet ? NULL : show_progress};
+    return (cm_bench_options){request->rounds, request->seconds, request->seed,
+                              request->quiet ? NULL : show_progress};
+}
+
+// A slower kernel is measured again in fresh processes: layout and clocks differ, and both must agree. False:
+// interrupted.
+static bool confirm(struct session *session, const cm_bench_group *group, const cm_bench_job jobs[2],
+                    cm_bench_row *row)
+{
+    cm_bench_options options = options_of(session);
+    cm_bench_result again;
+    options.seed++;
+    bool timed = cm_bench_pair(jobs, &options, &again);
+    if (!timed || cm_speed_judge(&again.ratio, group->gate, log1p(session->request->least)) != CM_SLOWER)
+        row->speed = CM_AMBIGUOUS;
+    return !again.interrupted;
+}
+
+// The kernel with adapters against itself without them, on the same weights. False: interrupted.
+static bool measure_adapters(struct session *session, const cm_bench_group *group, const cm_copies *bare,
+                             cm_bench_row *row)
+{
+    cm_bench_options options = options_of(session);
+    cm_bench_result result;
+    cm_bench_job jobs[2] = {job_of(session, group, row->kernel, bare),
+                            job_of(session, group, row->kernel, group->copies)};
+    if (cm_bench_pair(jobs, &options, &result)) {
+        row->adapted = result.ratio;
+        return true;
+    }
+    if (result.interrupted)
+        return false;
+    int which = result.outcomes[0].verdict != CM_PASS ? 0 : 1;
+    row->timed = false;
+    cm_conclude(&row->outcome, result.outcomes[which].verdict, "%s adapters: %.400s",
+                which ? "beside itself without" : "without", result.outcomes[which].reason);
+    return true;
+}
+
+// The baseline against itself, then each other kernel against it, each also against itself without adapters
+// where `bare` is not NULL. False: interrupted.
+static bool measure_group(struct session *session, cm_bench_group *group, const cm_copies *bare)
+{
+    const cm_bench_request *request = session->request;
+    cm_bench_options options = options_of(session);
     cm_bench_row *base = &group->rows[0];
     group->gate = INFINITY;
     for (int n = 0; n < group->count; n++) {
@@ -128,7 +178,9 @@ static bool measure_group(struct session *session, cm_bench_group *group)
         cm_bench_result result;
         row->plugin = cm_plugins_path(&session->plugins, row->kernel);
         row->speed = CM_AMBIGUOUS;
-        cm_bench_job jobs[2] = {job_of(session, group, base->kernel), job_of(session, group, row->kernel)};
+        row->adapted = (cm_interval){NAN, NAN, NAN};
+        cm_bench_job jobs[2] = {job_of(session, group, base->kernel, group->copies),
+                                job_of(session, group, row->kernel, group->copies)};
         if (n > 0 && !base->timed) {
             cm_conclude(&row->outcome, CM_SKIP, "not timed, for its baseline %s was not", base->kernel->name);
             continue;
@@ -145,6 +197,10 @@ static bool measure_group(struct session *session, cm_bench_group *group)
             group->gate = cm_speed_gate(&row->ratio, log1p(request->least));
         else if (row->timed)
             row->speed = cm_speed_judge(&row->ratio, group->gate, log1p(request->least));
+        if (row->speed == CM_SLOWER && request->fail_if_slower && !confirm(session, group, jobs, row))
+            return false;
+        if (row->timed && bare && !measure_adapters(session, group, bare, row))
+            return false;
     }
     return true;
 }
@@ -154,6 +210,8 @@ static cm_status report_group(struct session *session, const cm_bench_group *gro
     cm_status status = CM_OK;
     if (!session->request->json)
         cm_bench_print(group, stdout);
+    if (session->request->table)
+        cm_bench_summary_add(&session->summary, group);
     for (int n = 0; n < group->count && status == CM_OK; n++) {
         const cm_bench_row *row = &group->rows[n];
         cm_record record;
@@ -176,10 +234,11 @@ static cm_status report_group(struct session *session, const cm_bench_group *gro
     return status;
 }
 
-static cm_status run_group(struct session *session, cm_pristine *pristine, int threads)
+// `bare`: the case without adapters; NULL: it is not asked for.
+static cm_status run_group(struct session *session, cm_pristine *pristine, cm_pristine *bare, int threads)
 {
     cm_bench_row rows[CM_BENCH_KERNELS] = {0};
-    cm_copies copies = {0};
+    cm_copies copies = {0}, bare_copies;
     cm_bench_group group = {.pristine = pristine,
                             .copies = &copies,
                             .operand = operand_of(pristine),
@@ -201,12 +260,16 @@ static cm_status run_group(struct session *session, cm_pristine *pristine, int t
         while (alignment < (size_t)rows[n].kernel->alignment)
             alignment *= 2;
         CM_TRY(cm_pristine_want(pristine, rows[n].kernel->accuracy, &session->error));
+        if (bare)
+            CM_TRY(cm_pristine_want(bare, rows[n].kernel->accuracy, &session->error));
     }
     session->op->counts(&hosted.call, &group.counts);
     CM_TRY(get_ceilings(session, threads, &group.ceilings));
-    CM_TRY(cm_copies_open(pristine, (size_t)group.counts.bytes_read, session->request->cold, alignment,
-                          &copies, &session->error));
-    bool whole = measure_group(session, &group);
+    CM_TRY(cm_copies_open(pristine, (size_t)group.counts.bytes_read, session->request->cold,
+                          session->request->memory, alignment, &copies, &session->error));
+    bare_copies = copies; // the same memory; the pristine says what of it there is
+    bare_copies.pristine = bare;
+    bool whole = measure_group(session, &group, bare ? &bare_copies : NULL);
     clear_progress(session);
     if (whole)
         CM_TRY(report_group(session, &group));
@@ -218,13 +281,18 @@ done:
 static cm_status run_case(struct session *session, const cm_case *test_case)
 {
     const cm_bench_request *request = session->request;
-    cm_pristine *pristine = cm_new(1, sizeof *pristine);
+    cm_pristine *pristine = cm_new(2, sizeof *pristine), *bare = request->without ? pristine + 1 : NULL;
     cm_status status = CM_OK;
     int64_t all = cm_cpus_allowed();
     CM_TRY(cm_pristine_open(test_case, NULL, pristine, &session->error));
-    for (int n = 0; n < (request->thread_count ? request->thread_count : 1) && !interrupted; n++)
-        CM_TRY(run_group(session, pristine, (int)(request->thread_count ? request->threads[n] : all)));
+    if (bare)
+        CM_TRY(cm_pristine_unadapted(pristine, bare, &session->error));
+    for (int n = 0; n < (request->thread_count ? request->thread_count : 1) && !interrupted; n++) {
+        session->cell++;
+        CM_TRY(run_group(session, pristine, bare, (int)(request->thread_count ? request->threads[n] : all)));
+    }
 done:
+    cm_pristine_close(pristine + 1);
     cm_pristine_close(pristine);
     free(pristine);
     return status;
@@ -235,13 +303,17 @@ static cm_status each_case(const char *text, void *self)
     struct session *session = self;
     const cm_bench_request *request = session->request;
     cm_case test_case;
-    cm_status status = cm_case_parse(session->op, text, &test_case, &session->error);
+    char *whole = cm_text("%s%s", request->token_count ? "t1-" : "", text); // one T is as good as another
+    cm_status status = cm_case_parse(session->op, whole, &test_case, &session->error);
+    free(whole);
     if (status == CM_OK && request->token_count && !cm_op_has_dim(session->op, 'T'))
         status = cm_fail(&session->error, CM_BAD_VALUE, "--tokens: %s has no dimension T", session->op->name);
     for (int n = 0; n < (request->token_count ? request->token_count : 1) && status == CM_OK; n++) {
         if (request->token_count)
             test_case.dims[cm_dim_index('T')] = request->tokens[n];
-        if (!session->dry && !interrupted)
+        if (session->dry)
+            session->cell_count += request->thread_count ? request->thread_count : 1;
+        else if (!interrupted)
             status = run_case(session, &test_case);
     }
     return status;
@@ -251,8 +323,14 @@ static cm_status each_case(const char *text, void *self)
 static cm_status each_path(struct session *session, const char *path)
 {
     const char *targets = strchr(path, '/'), *cases = targets ? strchr(targets + 1, '/') : NULL;
+    const char *layers = session->request->layers;
     session->kernel_count = 0;
-    if (!cases || !cases[1])
+    if (layers && targets && targets[1] && !cases)
+        cases = path + strlen(path);
+    else if (layers)
+        return cm_fail(&session->error, CM_BAD_VALUE,
+                       "\"%s\" is not OP/TARGET[,TARGET...]: with --layer it has no case", path);
+    else if (!cases || !cases[1])
         return cm_fail(&session->error, CM_BAD_VALUE, "\"%s\" is not OP/TARGET[,TARGET...]/CASE", path);
     session->op = cm_registry_find_op(path, (size_t)(targets - path));
     if (!session->op)
@@ -273,7 +351,15 @@ static cm_status each_path(struct session *session, const char *path)
         if (status != CM_OK)
             return status;
     }
-    return cm_case_expand(cases + 1, each_case, session, &session->error);
+    if (!layers)
+        return cm_case_expand(cases + 1, each_case, session, &session->error);
+    char *pattern;
+    cm_status status =
+        cm_bench_layers(layers, session->request->formats, session->request->rank, &pattern, &session->error);
+    if (status == CM_OK)
+        status = cm_case_expand(pattern, each_case, session, &session->error);
+    free(pattern);
+    return status;
 }
 
 static cm_status each_of_all(struct session *session, bool dry)
@@ -302,6 +388,7 @@ int cm_bench_run(const cm_bench_request *request)
     cm_status status = CM_OK;
     int code = CM_EXIT_USAGE;
     session->request = request;
+    shown = session;
     snprintf(session->id, sizeof session->id, "%llx-%x", (unsigned long long)time(NULL), (unsigned)getpid());
     for (int n = 0; n < request->thread_count; n++)
         if (request->threads[n] > cm_cpus_allowed())
@@ -320,6 +407,8 @@ int cm_bench_run(const cm_bench_request *request)
         status = cm_record_writer_close(&session->writer, interrupted, &session->error);
     if (status == CM_OK)
         code = exit_code(session);
+    if (request->table)
+        cm_bench_summary_print(&session->summary, request->json ? stderr : stdout);
 done:
     if (status != CM_OK) {
         clear_progress(session);
@@ -328,6 +417,7 @@ done:
         code = interrupted ? CM_EXIT_INTERRUPTED : code;
     }
     cm_plugins_close(&session->plugins);
+    cm_bench_summary_close(&session->summary);
     free(environment);
     free(session);
     return code;

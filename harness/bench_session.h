@@ -17,8 +17,12 @@ typedef struct cm_bench_request {
     int token_count, thread_count;
     int rounds;
     double seconds, timeout;
-    double least; // smallest change that counts, as a part of 1
-    size_t cold;  // bytes
+    double least;                 // smallest change that counts, as a part of 1
+    size_t cold, memory;          // bytes; memory: of everything that lies in copies, 0: only what is free
+    const char *layers, *formats; // in place of CASE, see cm_bench_layers; NULL: none
+    int64_t rank;                 // with layers
+    bool without;                 // each kernel also against itself without adapters
+    bool table;                   // all cells once more, as Markdown
     uint64_t seed;
     bool json, quiet, fail_if_slower, strict;
     const char *records_path; // NULL: none

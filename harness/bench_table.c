@@ -59,6 +59,9 @@ static void print_row(const cm_bench_group *group, const cm_bench_row *row, int 
     fprintf(out, "%11.1f  %-22s %-9s %6.1f %% %7.1f %%\n", row->ns * 1e-3, ratio,
             row == group->rows ? "baseline" : cm_speed_name(row->speed),
             100 * cm_bench_share_of_bandwidth(group, row), 100 * cm_bench_share_of_compute(group, row));
+    if (isfinite(row->adapted.median))
+        fprintf(out, "  %*s with / without adapters: %.3f [%.3f, %.3f]\n", width + 13, "",
+                exp(row->adapted.median), exp(row->adapted.low), exp(row->adapted.high));
 }
 
 // A ceiling is the best of many short passes, but another process can be beside all of them.
@@ -159,4 +162,9 @@ void cm_bench_record(const cm_bench_group *group, const cm_bench_row *row, const
                    {"operations", group->counts.operations}};
     for (size_t n = 0; n < sizeof metrics / sizeof *metrics; n++)
         cm_outcome_metric(outcome, metrics[n].name, metrics[n].value);
+    if (!isfinite(row->adapted.median))
+        return;
+    cm_outcome_metric(outcome, "adapted", exp(row->adapted.median));
+    cm_outcome_metric(outcome, "adapted_low", exp(row->adapted.low));
+    cm_outcome_metric(outcome, "adapted_high", exp(row->adapted.high));
 }

@@ -18,6 +18,7 @@ typedef struct cm_bench_row {
     int pairs;
     int64_t calls; // in a sample
     cm_speed speed;
+    cm_interval adapted; // of ln(time / time of the same call without adapters); median NaN: not measured
 } cm_bench_row;
 
 typedef struct cm_bench_group {

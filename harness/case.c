@@ -143,6 +143,26 @@ static bool parse_seed(cm_case *out, const char *token)
     return *end == 0 && errno == 0;
 }
 
+static bool parse_token(cm_case *out, const char *token)
+{
+    return parse_seed(out, token) || parse_dim(out, token) || parse_dtype(out, token) ||
+           parse_attribute(out, token) || parse_word(out, token);
+}
+
+static bool parse_alias(cm_case *out, const char *token, const cm_case_alias *alias)
+{
+    char copy[CM_CASE_TEXT], *rest = NULL;
+    while (alias->name && strcmp(alias->name, token) != 0)
+        alias++;
+    if (!alias->name)
+        return false;
+    snprintf(copy, sizeof copy, "%s", alias->words);
+    for (char *word = strtok_r(copy, "-", &rest); word; word = strtok_r(NULL, "-", &rest))
+        if (!parse_token(out, word))
+            return false;
+    return true;
+}
+
 // Ranges, and dimensions that the op needs.
 static cm_status check_dims(const cm_case *out, const char *text, cm_error *error)
 {
@@ -174,8 +194,8 @@ cm_status cm_case_parse(const cm_op *op, const char *text, cm_case *out, cm_erro
     char copy[CM_CASE_TEXT], *rest = NULL;
     snprintf(copy, sizeof copy, "%s", text);
     for (char *token = strtok_r(copy, "-", &rest); token; token = strtok_r(NULL, "-", &rest))
-        if (!parse_seed(out, token) && !parse_dim(out, token) && !parse_dtype(out, token) &&
-            !parse_attribute(out, token) && !parse_word(out, token))
+        if (!parse_token(out, token) && !parse_alias(out, token, cm_registry_layers()) &&
+            !parse_alias(out, token, cm_registry_formats()))
             return cm_fail(error, CM_BAD_VALUE,
                            "case \"%s\": \"%s\" is no dimension, dtype, attribute, word or seed of %s; "
                            "see \"checkmoe list --words\"",

@@ -19,6 +19,14 @@ typedef struct cm_word {
     const void *make; // table or function of the fixture; the harness never looks inside
 } cm_word;
 
+// A word that stands for several others, e.g. the dimensions of a published layer. Printed names have the
+// others. Rows end with a NULL name.
+typedef struct cm_case_alias {
+    const char *name;
+    const char *meaning;
+    const char *words; // as in a case, dash between
+} cm_case_alias;
+
 typedef enum cm_axis_kind {
     CM_AXIS_ROUTING,
     CM_AXIS_ADAPTERS,

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "harness/bench_cpus.h"
 #include "harness/bench_session.h"
 #include "harness/commands.h"
 #include "harness/expect.h"
@@ -20,6 +21,12 @@ enum {
     KEY_SEED,
     KEY_TIMEOUT,
     KEY_PLUGIN,
+    KEY_LAYER,
+    KEY_FORMAT,
+    KEY_RANK,
+    KEY_WITHOUT,
+    KEY_MEMORY,
+    KEY_TABLE,
     KEY_RECORDS,
     KEY_JSON,
     KEY_QUIET,
@@ -32,15 +39,31 @@ static const struct argp_option options[] = {
     {"threads", KEY_THREADS, "N,...", 0,
      "most threads of a kernel, and CPUs of its process (default: all CPUs that this process may use)", 1},
     {"plugin", KEY_PLUGIN, "FILE", 0, "a shared library with kernels (repeatable)", 1},
+    {"layer", KEY_LAYER, "NAME,...", 0,
+     "layers of models in place of a CASE, e.g. ds,qw,Mixtral-8x7B; T is 1, 4, 16, 64 and 256 unless "
+     "--tokens "
+     "says otherwise",
+     1},
+    {"format", KEY_FORMAT, "NAME,...", 0,
+     "formats of their weights: bf16 (default), int8, int4, int4g32, int4g128", 1},
+    {"rank", KEY_RANK, "R", 0, "rank of their adapter (default 16; 0: no adapter)", 1},
+    {"without-adapters", KEY_WITHOUT, NULL, 0, "each kernel also against itself without adapters", 1},
     {"rounds", KEY_ROUNDS, "N", 0, "pairs of samples (default 60; fewer than 8 give no interval)", 2},
     {"seconds", KEY_SECONDS, "S", 0, "after which a pair of kernels gets no further sample (default 20)", 2},
     {"cold-mib", KEY_COLD, "N", 0,
-     "MiB of distinct weights that are read before one is read again (default 400; 0: warm)", 2},
+     "MiB of distinct weights that are read before one is read again (default 400, or twice the last-level "
+     "caches if that is more; 0: warm)",
+     2},
+    {"memory-gib", KEY_MEMORY, "N", 0,
+     "GiB that weights, their copies and what kernels pack of them may take (default 20, and never more than "
+     "6/10 of what is free)",
+     2},
     {"least", KEY_LEAST, "PERCENT", 0, "smallest change that counts, if the machine resolves it (default 1)",
      2},
     {"seed", KEY_SEED, "N", 0, "of the order within pairs (default: from the clock)", 2},
     {"timeout", KEY_TIMEOUT, "SECONDS", 0, "for each answer of a timed process (default 120)", 2},
     {"records", KEY_RECORDS, "FILE", 0, "keep the records (JSON lines, check \"perf\")", 3},
+    {"table", KEY_TABLE, NULL, 0, "all results once more at the end, as a table in Markdown", 3},
     {"json", KEY_JSON, NULL, 0, "records on stdout in place of the tables", 3},
     {"quiet", KEY_QUIET, NULL, 0, "no progress", 3},
     {"fail-if-slower", KEY_FAIL_IF_SLOWER, NULL, 0, "exit status 6 if a kernel is slower than the first", 4},
@@ -93,6 +116,9 @@ static error_t parse_output(int key, char *argument, cm_bench_request *request)
     case KEY_JSON:
         request->json = true;
         break;
+    case KEY_TABLE:
+        request->table = true;
+        break;
     case KEY_QUIET:
         request->quiet = true;
         break;
@@ -104,6 +130,39 @@ static error_t parse_output(int key, char *argument, cm_bench_request *request)
         break;
     default:
         return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+static error_t parse_layers(int key, char *argument, struct argp_state *state)
+{
+    static const int64_t tokens[] = {1, 4, 16, 64, 256};
+    cm_bench_request *request = state->input;
+    switch (key) {
+    case KEY_LAYER:
+        request->layers = argument;
+        break;
+    case KEY_FORMAT:
+        request->formats = argument;
+        break;
+    case KEY_RANK:
+        request->rank = whole("rank", argument, 0, 1024, state);
+        break;
+    case KEY_WITHOUT:
+        request->without = true;
+        break;
+    case ARGP_KEY_END:
+        if (request->path_count == 0)
+            argp_error(state, "at least one OP/TARGET[,TARGET...]/CASE is needed");
+        if (request->formats && !request->layers)
+            argp_error(state, "--format goes with --layer; in a CASE the format is a word, e.g. int8");
+        if (request->layers && request->token_count == 0) {
+            request->token_count = sizeof tokens / sizeof *tokens;
+            memcpy(request->tokens, tokens, sizeof tokens);
+        }
+        break;
+    default:
+        return parse_output(key, argument, request);
     }
     return 0;
 }
@@ -146,12 +205,11 @@ static error_t parse(int key, char *argument, struct argp_state *state)
             argp_error(state, "more than %d selections", CM_BENCH_PATHS);
         request->paths[request->path_count++] = argument;
         break;
-    case ARGP_KEY_END:
-        if (request->path_count == 0)
-            argp_error(state, "at least one OP/TARGET[,TARGET...]/CASE is needed");
+    case KEY_MEMORY:
+        request->memory = (size_t)whole("memory-gib", argument, 1, 1 << 20, state) << 30;
         break;
     default:
-        return parse_output(key, argument, request);
+        return parse_layers(key, argument, state);
     }
     return 0;
 }
@@ -166,11 +224,14 @@ int cm_cmd_bench(int argc, char **argv)
                "weights, every output verified. The ratio of times is by pair, with a 99 % interval; nothing "
                "below the smallest change that the first shows against itself is judged."};
     static char name[] = "checkmoe bench";
+    const size_t cold = (size_t)400 << 20;
     cm_bench_request request = {.rounds = 60,
                                 .seconds = 20,
                                 .timeout = 120,
                                 .least = 0.01,
-                                .cold = (size_t)400 << 20,
+                                .cold = cold > 2 * cm_cache_size() ? cold : 2 * cm_cache_size(),
+                                .memory = (size_t)20 << 30,
+                                .rank = 16,
                                 .seed = (uint64_t)time(NULL),
                                 .argc = argc,
                                 .argv = argv};

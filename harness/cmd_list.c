@@ -84,6 +84,12 @@ static void list_words(void)
         for (const cm_word *word = axes[axis].words; word->name; word++)
             printf("  %-14s %s%s\n", word->name, word->meaning, word == axes[axis].words ? " (default)" : "");
     }
+    for (int which = 0; which < 2; which++) {
+        const cm_case_alias *alias = which ? cm_registry_formats() : cm_registry_layers();
+        printf("%s\n", which ? "formats of weights" : "layers");
+        for (; alias->name; alias++)
+            printf("  %-14s %s: %s\n", alias->name, alias->meaning, alias->words);
+    }
 }
 
 static void list_faults(void)

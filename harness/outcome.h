@@ -17,7 +17,7 @@ typedef enum cm_verdict {
     CM_VERDICT_COUNT,
 } cm_verdict;
 
-enum { CM_MAX_METRICS = 16 };
+enum { CM_MAX_METRICS = 24 };
 
 typedef struct cm_metric {
     char name[24];

@@ -285,6 +285,30 @@ cm_status cm_pristine_select(const cm_pristine *from, char letter, const int64_t
     return CM_OK;
 }
 
+cm_status cm_pristine_unadapted(const cm_pristine *from, cm_pristine *to, cm_error *error)
+{
+    const cm_op *op = from->test_case.op;
+    *to = (cm_pristine){.test_case = from->test_case, .borrowed = true, .kept = from->kept};
+    bool any = false;
+    to->test_case.dims[cm_dim_index('L')] = to->test_case.dims[cm_dim_index('r')] = 0;
+    cm_case_print(&to->test_case, to->name);
+    for (int n = 0; op->arguments[n].name; n++) {
+        if (!from->arguments[n])
+            continue;
+        if (!cm_op_present(&to->test_case, n)) {
+            any = true;
+            continue;
+        }
+        if (op->arguments[n].role == CM_ADAPTER)
+            return cm_fail(error, CM_BAD_VALUE, "%s has no call without adapters", op->name);
+        alias(&to->tensors[n], from->arguments[n]);
+        to->files[n] = from->files[n];
+        to->arguments[n] = &to->tensors[n].dl;
+        to->bytes += cm_tensor_extent(to->arguments[n]);
+    }
+    return any ? CM_OK : cm_fail(error, CM_BAD_VALUE, "case %s has no adapters to leave out", from->name);
+}
+
 void cm_pristine_changed(cm_pristine *pristine)
 {
     pristine->has_want[0] = pristine->has_want[1] = false;

@@ -41,6 +41,9 @@ cm_status cm_pristine_copy(const cm_pristine *from, cm_pristine *to, cm_error *e
 // shared with `from`, which must outlive it. For ops whose tables list the letter as SPLIT. Close it.
 cm_status cm_pristine_select(const cm_pristine *from, char letter, const int64_t *rows, int64_t count,
                              cm_pristine *to, cm_error *error);
+// The same call without adapters: what `from` has for them is absent, everything else is shared with `from`,
+// which must outlive it. CM_BAD_VALUE where the op can't do without. Close it.
+cm_status cm_pristine_unadapted(const cm_pristine *from, cm_pristine *to, cm_error *error);
 // Gives an argument of a copy compact memory of its own, with its values: before a weight is changed.
 cm_status cm_pristine_own(cm_pristine *pristine, int argument, cm_error *error);
 // Forgets what the reference said, after values were changed.

@@ -34,7 +34,8 @@ typedef struct cm_record {
 void cm_record_close(cm_record *record);
 
 enum { CM_RECORD_ID = 9 };
-// Eight hex digits from SHA-256 of fault, kernel, case and check: the same in every run. "repro" takes them.
+// Eight hex digits from SHA-256 of fault, kernel, case, check and, if it was measured with some, threads: the
+// same in every run. "repro" takes them.
 void cm_record_id(const cm_record *record, char id[CM_RECORD_ID]);
 
 typedef struct cm_records {

@@ -3,6 +3,7 @@
 
 #include "fixtures/inspect.h"
 #include "fixtures/layer.h"
+#include "fixtures/layers.h"
 #include "fixtures/values.h"
 #include "optimized/kernels.h"
 #include "reports/reports.h"
@@ -80,6 +81,16 @@ const cm_report *const *cm_registry_reports(void)
 const cm_axis *cm_registry_axes(void)
 {
     return cm_axes;
+}
+
+const cm_case_alias *cm_registry_layers(void)
+{
+    return cm_layers;
+}
+
+const cm_case_alias *cm_registry_formats(void)
+{
+    return cm_formats;
 }
 
 const cm_generator *cm_registry_generators(void)

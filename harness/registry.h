@@ -18,7 +18,9 @@ const cm_fault *const *cm_registry_faults(void);
 const cm_check *const *cm_registry_checks(void);
 const cm_suite *const *cm_registry_suites(void);
 const cm_report *const *cm_registry_reports(void);
-const cm_axis *cm_registry_axes(void);            // CM_AXIS_COUNT of them
+const cm_axis *cm_registry_axes(void);         // CM_AXIS_COUNT of them
+const cm_case_alias *cm_registry_layers(void); // ends with a NULL name, like the next
+const cm_case_alias *cm_registry_formats(void);
 const cm_generator *cm_registry_generators(void); // ends with a NULL kind
 
 // Opens a layer of a model on disk as a source.

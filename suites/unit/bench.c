@@ -25,7 +25,7 @@ static bool measure(const char *op, const char *name, const cm_kernel *base, con
     cm_error error = {{0}};
     ck_assert_int_eq(cm_pristine_want(pristine, base->accuracy, &error), CM_OK);
     ck_assert_int_eq(cm_pristine_want(pristine, kernel->accuracy, &error), CM_OK);
-    ck_assert_int_eq(cm_copies_open(pristine, 4096, 4 * 4096, 256, &copies, &error), CM_OK);
+    ck_assert_int_eq(cm_copies_open(pristine, 4096, 4 * 4096, 0, 256, &copies, &error), CM_OK);
     ck_assert_int_eq(copies.count, 4);
     cm_bench_job jobs[2] = {{base, NULL, &copies, 1, 60, NULL}, {kernel, NULL, &copies, 1, timeout, NULL}};
     cm_bench_options options = {.rounds = 40, .seconds = 20, .seed = 1};
@@ -120,7 +120,7 @@ START_TEST(copies_are_distinct_and_equal)
     cm_error error = {{0}};
     const cm_op *op = pristine->test_case.op;
     int held = 0;
-    ck_assert_int_eq(cm_copies_open(pristine, 1000, 9999, 512, &copies, &error), CM_OK);
+    ck_assert_int_eq(cm_copies_open(pristine, 1000, 9999, 0, 512, &copies, &error), CM_OK);
     ck_assert_int_eq(copies.count, 10);
     ck_assert(!copies.short_of_memory);
     for (int n = 0; op->arguments[n].name; n++) {
@@ -137,10 +137,10 @@ START_TEST(copies_are_distinct_and_equal)
     }
     ck_assert_int_gt(held, 3);
     cm_copies_close(&copies);
-    ck_assert_int_eq(cm_copies_open(pristine, 1000, 0, 64, &copies, &error), CM_OK); // warm
+    ck_assert_int_eq(cm_copies_open(pristine, 1000, 0, 0, 64, &copies, &error), CM_OK); // warm
     ck_assert_int_eq(copies.count, 1);
     cm_copies_close(&copies);
-    ck_assert_int_eq(cm_copies_open(pristine, 1, (size_t)1 << 50, 64, &copies, &error), CM_OK);
+    ck_assert_int_eq(cm_copies_open(pristine, 1, (size_t)1 << 50, 0, 64, &copies, &error), CM_OK);
     ck_assert_int_le(copies.count, 4096);
     cm_copies_close(&copies);
     cm_unit_close(pristine);
@@ -213,6 +213,7 @@ Suite *cm_unit_bench(void)
     suite_add_tcase(suite, cm_unit_bench_statistics());
     suite_add_tcase(suite, quick);
     suite_add_tcase(suite, pairs);
+    suite_add_tcase(suite, cm_unit_bench_tables());
     suite_add_tcase(suite, cm_unit_bench_cli());
     return suite;
 }

@@ -31,6 +31,16 @@ static const struct refusal {
     {"sgmv_shrink/naive/" CASE " --seconds nan", "--seconds: \"nan\" is no number"},
     {"sgmv_shrink/naive/" CASE " --cold-mib -1", "--cold-mib: \"-1\""},
     {"sgmv_shrink/naive/" CASE " --records /no/such/file", "/no/such/file"},
+    {"sgmv_shrink/naive/" CASE " --layer ds", "with --layer it has no case"},
+    {"sgmv_shrink/naive/" CASE " --format int8", "--format goes with --layer"},
+    {"moe_forward/naive --layer dx", "--layer: there is no \"dx\"; there are ds, qw, mx"},
+    {"moe_forward/naive --layer ds --format fp9", "--format: there is no \"fp9\"; there are bf16, int8"},
+    {"moe_forward/naive --layer ds --rank -1", "--rank: \"-1\" is no whole number"},
+    {"moe_forward --layer ds", "is not OP/TARGET[,TARGET...]"},
+    {"sgmv_shrink/naive --layer ds", "\"ds\" is no dimension"},
+    {"sgmv_shrink/naive/" CASE " --memory-gib 0", "--memory-gib: \"0\""},
+    {"sgmv_shrink/naive/" CASE " --without-adapters", "sgmv_shrink has no call without adapters"},
+    {"moe_forward/naive/t2-k1-e2-h8-i8-s1 --without-adapters", "has no adapters to leave out"},
     {"sgmv_shrink/naive/" CASE " --frobnicate", "unrecognized option '--frobnicate'"},
 };
 
@@ -95,6 +105,38 @@ START_TEST(records_of_a_bench)
 }
 END_TEST
 
+// On and off in one call, and the table of all cells.
+START_TEST(with_and_without_adapters)
+{
+    char folder[] = "/tmp/checkmoe-bench-XXXXXX", path[64];
+    cm_records records;
+    cm_error error = {{0}};
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/records", folder);
+    cm_command command =
+        cm_unit_command("checkmoe bench " QUICK "--tokens 2,3 --table --without-adapters --records %s "
+                        "moe_forward/naive,openblas/k2-e4-h48-i40-r8x2-int8-full-random-s1",
+                        path);
+    cm_status status = cm_records_read(path, &records, &error);
+    unlink(path);
+    rmdir(folder);
+    ck_assert_msg(command.code == 0, "%s%s", command.out, command.err);
+    ck_assert_msg(status == CM_OK, "%s", error.message);
+    ck_assert_uint_eq(records.count, 4);
+    for (size_t n = 0; n < records.count; n++) {
+        const cm_record *record = &records.items[n];
+        ck_assert(metric(record, "adapted") > 0.01 && metric(record, "adapted") < 100);
+        ck_assert(metric(record, "adapted_low") <= metric(record, "adapted_high"));
+        ck_assert_ptr_nonnull(strstr(record->case_name, "act_quant=int8_row"));
+    }
+    ck_assert_ptr_nonnull(strstr(command.out, "with / without adapters"));
+    ck_assert_ptr_nonnull(strstr(command.out, "| 1 | 3 | moe_forward/openblas |"));
+    ck_assert_ptr_nonnull(strstr(command.out, "moe_forward/openblas: geometric mean of 2 ratios "));
+    cm_records_close(&records);
+    cm_unit_forget(&command);
+}
+END_TEST
+
 // A plug-in's kernels that are wrong, or end their process: exit status 1, no time, and the bench goes on.
 START_TEST(wrong_plugins)
 {
@@ -119,6 +161,7 @@ TCase *cm_unit_bench_cli(void)
     tcase_add_loop_test(tcase, refused, 0, (int)(sizeof refusals / sizeof *refusals));
     tcase_add_test(tcase, tables);
     tcase_add_test(tcase, records_of_a_bench);
+    tcase_add_test(tcase, with_and_without_adapters);
     tcase_add_loop_test(tcase, wrong_plugins, 0, 2);
     return tcase;
 }

@@ -22,5 +22,6 @@ extern const cm_unit_bad_kernel cm_unit_bad_kernels[]; // ends with a kernel wit
 Suite *cm_unit_bench(void);
 TCase *cm_unit_bench_statistics(void);
 TCase *cm_unit_bench_cli(void);
+TCase *cm_unit_bench_tables(void);
 
 #endif
