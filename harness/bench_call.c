@@ -23,15 +23,22 @@ struct copy {
     bool prepared;
 };
 
+// The arguments that are neither weights nor adapters, which all copies share.
+struct input {
+    const cm_pristine *pristine;
+    cm_tensor tensors[CM_MAX_ARGUMENTS];
+    char *judged[CM_MAX_ARGUMENTS]; // bytes of each output that the judge accepted
+};
+
 struct cm_bench_calls {
     const cm_kernel *kernel;
     const cm_copies *copies;
     cm_outcome *outcome;
     cm_host host;
     struct copy *items;
-    cm_tensor tensors[CM_MAX_ARGUMENTS]; // the other arguments, which all copies share
-    char *judged[CM_MAX_ARGUMENTS];      // bytes of each output that the judge accepted
-    char *chunks[MOST_CHUNKS];           // scratch memory, used again by each call
+    struct input *inputs; // in turn, with every copy
+    int input_count;
+    char *chunks[MOST_CHUNKS]; // scratch memory, used again by each call
     size_t chunk_sizes[MOST_CHUNKS];
     int chunk_count, chunk_used;
     double clock_ns; // of reading the clock twice
@@ -90,17 +97,17 @@ static const cm_pristine *pristine_of(const cm_bench_calls *calls)
 }
 
 // Outputs as a call must find them: poisoned, or with the values that it adds to.
-static void reset_outputs(cm_bench_calls *calls)
+static void reset_outputs(cm_bench_calls *calls, struct input *input)
 {
     const cm_op *op = pristine_of(calls)->test_case.op;
     for (int n = 0; op->arguments[n].name; n++) {
-        DLTensor *tensor = &calls->tensors[n].dl;
+        DLTensor *tensor = &input->tensors[n].dl;
         if (!tensor->data || !is_written(op, n))
             continue;
         if (op->arguments[n].role == CM_OUTPUT)
             memset(tensor->data, CM_CANARY, cm_tensor_extent(tensor));
         else
-            memcpy(tensor->data, pristine_of(calls)->arguments[n]->data, cm_tensor_extent(tensor));
+            memcpy(tensor->data, input->pristine->arguments[n]->data, cm_tensor_extent(tensor));
     }
     calls->chunk_used = 0;
 }
@@ -116,20 +123,21 @@ static bool refused(cm_bench_calls *calls, const struct copy *copy, cm_status st
     return true;
 }
 
-static bool outputs_are_judged(const cm_bench_calls *calls)
+static bool outputs_are_judged(const struct input *input)
 {
     for (int n = 0; n < CM_MAX_ARGUMENTS; n++)
-        if (calls->judged[n] &&
-            memcmp(calls->judged[n], calls->tensors[n].dl.data, cm_tensor_extent(&calls->tensors[n].dl)) != 0)
+        if (input->judged[n] &&
+            memcmp(input->judged[n], input->tensors[n].dl.data, cm_tensor_extent(&input->tensors[n].dl)) != 0)
             return false;
     return true;
 }
 
 // Judges the outputs of the last call, unless they have the bits of judged ones and `always` is not asked.
-static cm_verdict verify(cm_bench_calls *calls, const struct copy *copy, bool always)
+static cm_verdict verify(cm_bench_calls *calls, const struct copy *copy, const struct input *input,
+                         bool always)
 {
-    cm_trial trial = {calls->kernel, pristine_of(calls), calls->outcome};
-    if (!always && outputs_are_judged(calls))
+    cm_trial trial = {calls->kernel, input->pristine, calls->outcome};
+    if (!always && outputs_are_judged(input))
         return CM_PASS;
     int64_t compared = calls->outcome->compared;
     calls->outcome->compared = 0;
@@ -140,35 +148,39 @@ static cm_verdict verify(cm_bench_calls *calls, const struct copy *copy, bool al
     return verdict;
 }
 
-static cm_verdict call_once(cm_bench_calls *calls, struct copy *copy, bool always, double *ns)
+static cm_verdict call_once(cm_bench_calls *calls, struct copy *copy, struct input *input, bool always,
+                            double *ns)
 {
-    reset_outputs(calls);
+    for (int n = 0; n < CM_MAX_ARGUMENTS; n++)
+        if (input->tensors[n].dl.data)
+            copy->arguments[n] = &input->tensors[n].dl;
+    reset_outputs(calls, input);
     double begin = now_ns();
     cm_status status = calls->kernel->run(&copy->hosted.call, copy->state);
     double end = now_ns();
     *ns = fmax(end - begin - calls->clock_ns, 0);
     if (refused(calls, copy, status, "run"))
         return CM_ERROR;
-    return verify(calls, copy, always);
+    return verify(calls, copy, input, always);
 }
 
-// Arguments that all copies share lie in memory of this process.
-static void open_shared(cm_bench_calls *calls)
+// They lie in memory of this process.
+static void open_input(struct input *input, const cm_pristine *pristine)
 {
-    const cm_pristine *pristine = pristine_of(calls);
+    input->pristine = pristine;
     const cm_op *op = pristine->test_case.op;
     for (int n = 0; op->arguments[n].name; n++) {
         const DLTensor *from = pristine->arguments[n];
         if (!from || cm_copies_hold(pristine, n))
             continue;
         size_t extent = cm_tensor_extent(from);
-        cm_pristine_layout(&pristine->test_case, n, &calls->tensors[n]);
-        calls->tensors[n].dl.data = aligned_alloc(ALIGNMENT, (extent / ALIGNMENT + 1) * ALIGNMENT);
-        if (!calls->tensors[n].dl.data)
+        cm_pristine_layout(&pristine->test_case, n, &input->tensors[n]);
+        input->tensors[n].dl.data = aligned_alloc(ALIGNMENT, (extent / ALIGNMENT + 1) * ALIGNMENT);
+        if (!input->tensors[n].dl.data)
             cm_broken("no memory for %s of %s", op->arguments[n].name, pristine->name);
-        memcpy(calls->tensors[n].dl.data, from->data, extent);
+        memcpy(input->tensors[n].dl.data, from->data, extent);
         if (is_written(op, n))
-            calls->judged[n] = cm_new(extent, 1);
+            input->judged[n] = cm_new(extent, 1);
     }
 }
 
@@ -184,7 +196,7 @@ static void open_copy(cm_bench_calls *calls, int index, int threads)
             cm_pristine_layout(&pristine->test_case, n, &copy->tensors[n]);
             copy->tensors[n].dl.data = cm_copies_data(calls->copies, index, n);
         }
-        copy->arguments[n] = held ? &copy->tensors[n].dl : &calls->tensors[n].dl;
+        copy->arguments[n] = held ? &copy->tensors[n].dl : &calls->inputs[0].tensors[n].dl;
     }
     copy->calls = calls;
     copy->hosted = (cm_hosted){.call = {.size = sizeof(cm_call),
@@ -211,11 +223,28 @@ static cm_verdict prepare_copy(cm_bench_calls *calls, struct copy *copy)
     return CM_PASS;
 }
 
-static void keep_judged(cm_bench_calls *calls)
+static void keep_judged(struct input *input)
 {
     for (int n = 0; n < CM_MAX_ARGUMENTS; n++)
-        if (calls->judged[n])
-            memcpy(calls->judged[n], calls->tensors[n].dl.data, cm_tensor_extent(&calls->tensors[n].dl));
+        if (input->judged[n])
+            memcpy(input->judged[n], input->tensors[n].dl.data, cm_tensor_extent(&input->tensors[n].dl));
+}
+
+// One call with each input, all judged on the first copy; the shortest of those that are not the first.
+static cm_verdict call_first(cm_bench_calls *calls, struct copy *copy, double *ns)
+{
+    cm_verdict verdict = CM_PASS;
+    double took;
+    bool judge = copy == calls->items;
+    for (int n = 0; n < (judge ? calls->input_count : 1) && verdict == CM_PASS; n++) {
+        verdict = call_once(calls, copy, &calls->inputs[n], judge, &took);
+        if (verdict != CM_PASS || !judge)
+            break;
+        keep_judged(&calls->inputs[n]);
+        verdict = call_once(calls, copy, &calls->inputs[n], false, &took); // the first call may make things
+    }
+    *ns = fmin(*ns, took);
+    return verdict;
 }
 
 cm_verdict cm_bench_calls_open(const cm_kernel *kernel, const cm_copies *copies, int threads,
@@ -229,25 +258,21 @@ cm_verdict cm_bench_calls_open(const cm_kernel *kernel, const cm_copies *copies,
     calls->items = cm_new((size_t)copies->count, sizeof *calls->items);
     calls->clock_ns = clock_cost();
     *ns = INFINITY;
-    open_shared(calls);
+    calls->input_count = 1 + copies->other_count;
+    calls->inputs = cm_new((size_t)calls->input_count, sizeof *calls->inputs);
+    open_input(&calls->inputs[0], copies->pristine);
+    for (int n = 0; n < copies->other_count; n++)
+        open_input(&calls->inputs[n + 1], copies->others[n]);
     for (int n = 0; n < copies->count; n++) {
-        double took;
         open_copy(calls, n, threads);
         if (n == 0 && kernel->supports &&
             !kernel->supports(&calls->items[0].hosted.call, reason, sizeof reason))
             return cm_conclude(outcome, CM_SKIP, "%s", reason[0] ? reason : "the kernel gave no reason");
         cm_verdict verdict = prepare_copy(calls, &calls->items[n]);
         if (verdict == CM_PASS)
-            verdict = call_once(calls, &calls->items[n], n == 0, &took);
+            verdict = call_first(calls, &calls->items[n], ns);
         if (verdict != CM_PASS)
             return verdict;
-        if (n == 0) {
-            keep_judged(calls);
-            verdict = call_once(calls, &calls->items[n], false, &took); // the first call may make things
-        }
-        if (verdict != CM_PASS)
-            return verdict;
-        *ns = fmin(*ns, took);
     }
     return CM_PASS;
 }
@@ -258,7 +283,8 @@ cm_verdict cm_bench_calls_time(cm_bench_calls *calls, int64_t first, int64_t cou
     for (int64_t n = 0; n < count; n++) {
         double took;
         struct copy *copy = &calls->items[(first + n) % calls->copies->count];
-        cm_verdict verdict = call_once(calls, copy, false, &took);
+        struct input *input = &calls->inputs[(first + n) / calls->copies->count % calls->input_count];
+        cm_verdict verdict = call_once(calls, copy, input, false, &took);
         if (verdict != CM_PASS)
             return verdict;
         sum += took;
@@ -271,8 +297,10 @@ cm_verdict cm_bench_calls_verify(cm_bench_calls *calls)
 {
     double took;
     cm_verdict verdict = CM_PASS;
-    for (int n = 0; n < calls->copies->count && verdict == CM_PASS; n++)
-        verdict = call_once(calls, &calls->items[n], n == 0, &took);
+    for (int n = 0; n < calls->input_count && verdict == CM_PASS; n++)
+        verdict = call_once(calls, &calls->items[0], &calls->inputs[n], true, &took);
+    for (int n = 1; n < calls->copies->count && verdict == CM_PASS; n++)
+        verdict = call_once(calls, &calls->items[n], &calls->inputs[0], false, &took);
     return verdict;
 }
 
@@ -283,10 +311,12 @@ void cm_bench_calls_close(cm_bench_calls *calls)
     for (int n = 0; n < calls->copies->count; n++)
         if (calls->items[n].prepared && calls->kernel->release)
             calls->kernel->release(calls->items[n].state);
-    for (int n = 0; n < CM_MAX_ARGUMENTS; n++) {
-        free(calls->tensors[n].dl.data);
-        free(calls->judged[n]);
+    for (int n = 0; n < calls->input_count * CM_MAX_ARGUMENTS; n++) {
+        struct input *input = &calls->inputs[n / CM_MAX_ARGUMENTS];
+        free(input->tensors[n % CM_MAX_ARGUMENTS].dl.data);
+        free(input->judged[n % CM_MAX_ARGUMENTS]);
     }
+    free(calls->inputs);
     for (int n = 0; n < calls->chunk_count; n++)
         free(calls->chunks[n]);
     free(calls->items);

@@ -6,8 +6,12 @@
 
 #include "harness/pristine.h"
 
+enum { CM_BENCH_INPUTS = 16 };
+
 typedef struct cm_copies {
     const cm_pristine *pristine;
+    const cm_pristine *others[CM_BENCH_INPUTS - 1]; // with the same weights and other inputs, taken in turn
+    int other_count;
     char *memory; // `count` times `stride` bytes
     size_t stride, mapped;
     size_t offsets[CM_MAX_ARGUMENTS]; // of weights and adapters in a copy, bytes

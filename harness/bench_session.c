@@ -2,6 +2,7 @@
 #include "harness/bench_session.h"
 
 #include "harness/bench_cpus.h"
+#include "harness/bench_inputs.h"
 #include "harness/bench_layers.h"
 #include "harness/bench_summary.h"
 #include "harness/env.h"
@@ -238,7 +239,8 @@ static cm_status report_group(struct session *session, const cm_bench_group *gro
 static cm_status run_group(struct session *session, cm_pristine *pristine, cm_pristine *bare, int threads)
 {
     cm_bench_row rows[CM_BENCH_KERNELS] = {0};
-    cm_copies copies = {0}, bare_copies;
+    cm_copies copies = {0};
+    cm_bench_inputs *inputs = NULL;
     cm_bench_group group = {.pristine = pristine,
                             .copies = &copies,
                             .operand = operand_of(pristine),
@@ -259,21 +261,21 @@ static cm_status run_group(struct session *session, cm_pristine *pristine, cm_pr
         rows[n].kernel = session->kernels[n];
         while (alignment < (size_t)rows[n].kernel->alignment)
             alignment *= 2;
-        CM_TRY(cm_pristine_want(pristine, rows[n].kernel->accuracy, &session->error));
-        if (bare)
-            CM_TRY(cm_pristine_want(bare, rows[n].kernel->accuracy, &session->error));
     }
     session->op->counts(&hosted.call, &group.counts);
     CM_TRY(get_ceilings(session, threads, &group.ceilings));
     CM_TRY(cm_copies_open(pristine, (size_t)group.counts.bytes_read, session->request->cold,
                           session->request->memory, alignment, &copies, &session->error));
-    bare_copies = copies; // the same memory; the pristine says what of it there is
-    bare_copies.pristine = bare;
-    bool whole = measure_group(session, &group, bare ? &bare_copies : NULL);
+    CM_TRY(cm_bench_inputs_open(pristine, bare, group.counts.operations, session->request->cold, &copies,
+                                &inputs, &session->error));
+    for (int n = 0; n < group.count; n++)
+        CM_TRY(cm_bench_inputs_want(inputs, rows[n].kernel->accuracy, &session->error));
+    bool whole = measure_group(session, &group, bare ? &inputs->bare : NULL);
     clear_progress(session);
     if (whole)
         CM_TRY(report_group(session, &group));
 done:
+    cm_bench_inputs_close(inputs);
     cm_copies_close(&copies);
     return status;
 }
@@ -306,6 +308,10 @@ static cm_status each_case(const char *text, void *self)
     char *whole = cm_text("%s%s", request->token_count ? "t1-" : "", text); // one T is as good as another
     cm_status status = cm_case_parse(session->op, whole, &test_case, &session->error);
     free(whole);
+    if (status == CM_OK && request->without && session->dry) {
+        cm_case bare;
+        status = cm_op_unadapted(&test_case, &bare, &session->error);
+    }
     if (status == CM_OK && request->token_count && !cm_op_has_dim(session->op, 'T'))
         status = cm_fail(&session->error, CM_BAD_VALUE, "--tokens: %s has no dimension T", session->op->name);
     for (int n = 0; n < (request->token_count ? request->token_count : 1) && status == CM_OK; n++) {

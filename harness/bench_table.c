@@ -34,8 +34,11 @@ static void print_case(const cm_bench_group *group, FILE *out)
     if (copies->stride == 0)
         fprintf(out, "  it has no weights that could be cold\n");
     else
-        fprintf(out, "  %d cop%s of the weights in turn: %.4g MiB are read before one is read again%s\n",
-                copies->count, copies->count == 1 ? "y" : "ies", copies->count * touched,
+        fprintf(out,
+                "  %d cop%s of the weights and %d input%s in turn: %.4g MiB are read before a copy has "
+                "its turn again%s\n",
+                copies->count, copies->count == 1 ? "y" : "ies", copies->other_count + 1,
+                copies->other_count ? "s" : "", copies->count * touched,
                 copies->short_of_memory ? " (fewer than asked for: memory is short)" : "");
     fprintf(out, "  ceilings: %.3g GB/s read (buffer of %zu MiB), %.4g G operations/s in %s (%s)\n",
             group->ceilings->read * 1e-9, group->ceilings->buffer >> 20, multiply * 1e-9,
@@ -157,6 +160,7 @@ void cm_bench_record(const cm_bench_group *group, const cm_bench_row *row, const
                    {"calls", (double)row->calls},
                    {"threads", group->threads},
                    {"copies", group->copies->count},
+                   {"inputs", 1 + group->copies->other_count},
                    {"cold_bytes", (double)group->copies->count * (double)group->copies->touched},
                    {"bytes_read", group->counts.bytes_read},
                    {"operations", group->counts.operations}};

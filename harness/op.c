@@ -103,6 +103,21 @@ bool cm_op_present(const cm_case *test_case, int argument)
     return has_dims(wanted, test_case->dims);
 }
 
+cm_status cm_op_unadapted(const cm_case *test_case, cm_case *bare, cm_error *error)
+{
+    const cm_op *op = test_case->op;
+    bool any = false;
+    *bare = *test_case;
+    bare->dims[cm_dim_index('L')] = bare->dims[cm_dim_index('r')] = 0;
+    for (int n = 0; op->arguments[n].name; n++) {
+        bool is_adapter = op->arguments[n].role == CM_ADAPTER && cm_op_present(test_case, n);
+        if (is_adapter && cm_op_present(bare, n))
+            return cm_fail(error, CM_BAD_VALUE, "%s has no call without adapters", op->name);
+        any = any || is_adapter;
+    }
+    return any ? CM_OK : cm_fail(error, CM_BAD_VALUE, "the case has no adapters to leave out");
+}
+
 static cm_status check_shape(const cm_call *call, const cm_argument *argument, const DLTensor *tensor)
 {
     int64_t shape[CM_MAX_RANK];

@@ -24,6 +24,9 @@ cm_dtype cm_op_dtype(const cm_argument *argument, const cm_dtype *dtypes);
 // they scale has no integers.
 bool cm_op_present(const cm_case *test_case, int argument);
 
+// The case without adapters (L and r 0). CM_BAD_VALUE: it has none, or the op can't do without.
+cm_status cm_op_unadapted(const cm_case *test_case, cm_case *bare, cm_error *error);
+
 // Holds a call against its op's table. Sets the call's sentence through call->host.
 cm_status cm_op_validate(const cm_call *call);
 

@@ -288,25 +288,64 @@ cm_status cm_pristine_select(const cm_pristine *from, char letter, const int64_t
 cm_status cm_pristine_unadapted(const cm_pristine *from, cm_pristine *to, cm_error *error)
 {
     const cm_op *op = from->test_case.op;
-    *to = (cm_pristine){.test_case = from->test_case, .borrowed = true, .kept = from->kept};
-    bool any = false;
-    to->test_case.dims[cm_dim_index('L')] = to->test_case.dims[cm_dim_index('r')] = 0;
-    cm_case_print(&to->test_case, to->name);
-    for (int n = 0; op->arguments[n].name; n++) {
-        if (!from->arguments[n])
+    *to = (cm_pristine){.source = from->source, .borrowed = true, .kept = from->kept};
+    cm_status status = cm_op_unadapted(&from->test_case, &to->test_case, error);
+    for (int n = 0; op->arguments[n].name && status == CM_OK; n++) {
+        if (!from->arguments[n] || !cm_op_present(&to->test_case, n))
             continue;
-        if (!cm_op_present(&to->test_case, n)) {
-            any = true;
-            continue;
-        }
-        if (op->arguments[n].role == CM_ADAPTER)
-            return cm_fail(error, CM_BAD_VALUE, "%s has no call without adapters", op->name);
         alias(&to->tensors[n], from->arguments[n]);
         to->files[n] = from->files[n];
         to->arguments[n] = &to->tensors[n].dl;
         to->bytes += cm_tensor_extent(to->arguments[n]);
     }
-    return any ? CM_OK : cm_fail(error, CM_BAD_VALUE, "case %s has no adapters to leave out", from->name);
+    if (status == CM_OK)
+        cm_case_print(&to->test_case, to->name);
+    return status;
+}
+
+cm_status cm_pristine_vary(const cm_pristine *from, uint64_t seed, cm_pristine *to, cm_error *error)
+{
+    const cm_op *op = from->test_case.op;
+    const DLTensor *visible[CM_MAX_ARGUMENTS] = {0};
+    cm_hosted hosted;
+    cm_status status = CM_OK;
+    *to = (cm_pristine){.test_case = from->test_case,
+                        .source = from->source,
+                        .borrowed = true,
+                        .kept = from->kept,
+                        .bytes = from->bytes};
+    to->test_case.seed = seed;
+    cm_case_print(&to->test_case, to->name);
+    hosted_open(to, visible, &hosted);
+    for (int n = 0; op->arguments[n].name && status == CM_OK; n++) {
+        cm_role role = op->arguments[n].role;
+        const DLTensor *old = from->arguments[n];
+        if (!old)
+            continue;
+        to->arguments[n] = &to->tensors[n].dl;
+        if ((role != CM_INPUT && role != CM_INOUT) || from_source(from, n)) {
+            alias(&to->tensors[n], old);
+            to->files[n] = from->files[n];
+        } else {
+            cm_pristine_layout(&to->test_case, n, &to->tensors[n]);
+            to->tensors[n].dl.data = map(to, cm_tensor_extent(old));
+            if (!to->tensors[n].dl.data)
+                status = cm_fail(error, CM_NO_MEMORY, "case %s: no memory for other inputs", from->name);
+            else
+                status = generate(to, &hosted.call, n, 0, error);
+        }
+        if (role != CM_OUTPUT)
+            visible[n] = to->arguments[n];
+    }
+    if (status == CM_OK) {
+        hosted_open(to, to->arguments, &hosted);
+        status = cm_op_validate(&hosted.call);
+        if (status != CM_OK)
+            cm_fail(error, status, "case %s: %s", to->name, hosted.error.message);
+    }
+    if (status != CM_OK)
+        cm_pristine_close(to);
+    return status;
 }
 
 void cm_pristine_changed(cm_pristine *pristine)

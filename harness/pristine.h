@@ -44,6 +44,9 @@ cm_status cm_pristine_select(const cm_pristine *from, char letter, const int64_t
 // The same call without adapters: what `from` has for them is absent, everything else is shared with `from`,
 // which must outlive it. CM_BAD_VALUE where the op can't do without. Close it.
 cm_status cm_pristine_unadapted(const cm_pristine *from, cm_pristine *to, cm_error *error);
+// The same weights and adapters with other inputs: those of the case with `seed`. Everything else is shared
+// with `from`, which must outlive it; random values only. Close it.
+cm_status cm_pristine_vary(const cm_pristine *from, uint64_t seed, cm_pristine *to, cm_error *error);
 // Gives an argument of a copy compact memory of its own, with its values: before a weight is changed.
 cm_status cm_pristine_own(cm_pristine *pristine, int argument, cm_error *error);
 // Forgets what the reference said, after values were changed.

@@ -2,6 +2,7 @@
 // What a bench is asked for by names, and what it says about all of its cells: layers and formats, calls
 // without adapters, memory, ids by threads, and the table in Markdown from made-up times.
 #include "harness/bench.h"
+#include "harness/bench_inputs.h"
 #include "harness/bench_layers.h"
 #include "harness/bench_summary.h"
 #include "optimized/kernels.h"
@@ -72,7 +73,7 @@ START_TEST(calls_without_adapters)
     cm_kernel wrong = cm_moe_forward_naive;
     cm_copies copies, bare_copies;
     ck_assert_int_eq(cm_pristine_unadapted(pristine, &bare, &error), CM_OK);
-    ck_assert_str_eq(bare.name, "t5-k2-e4-h48-i40-d24-f32-random-s1");
+    ck_assert_str_eq(bare.name, "t5-k2-e4-h48-i40-d24-f32-full-random-s1");
     for (int n = 0; op->arguments[n].name; n++)
         if (pristine->arguments[n] && op->arguments[n].role == CM_ADAPTER)
             ck_assert_ptr_null(bare.arguments[n]);
@@ -161,7 +162,7 @@ START_TEST(tables_of_made_up_times)
     cm_bench_summary_print(&summary, out);
     fclose(out);
     static const char *const parts[] = {
-        "| k1-e2-h8-i8-r2x1-bf16-full-random-s1 | 1 | 4 | moe_forward/openblas | 4 | - | 25 % | 13 % | 4.00 "
+        "| k1-e2-h8-i8-r2x1-bf16-full-random-s1 | 1 | 4 | moe_forward/openblas | 4 | - | 25 % | 12 % | 4.00 "
         "| - |",
         "| 1 | 4 | moe_forward/naive | 2 | 0.500 [0.400, 2.500] | 50 % | 25 % | 2.00 | 1.050 [1.040, 1.060] "
         "|",
@@ -178,6 +179,74 @@ START_TEST(tables_of_made_up_times)
 }
 END_TEST
 
+// Remembers its first result, as if inputs never changed: what a state with a cache would do.
+static cm_status prepare_cache(const cm_call *call, void **state)
+{
+    const DLTensor *v = call->host->argument(call, "v");
+    *state = calloc((size_t)(v->shape[0] * v->strides[0]) + 1, sizeof(float)); // the last says whether
+    return *state ? CM_OK : CM_NO_MEMORY;
+}
+
+static cm_status run_first_again(const cm_call *call, void *state)
+{
+    const DLTensor *v = call->host->argument(call, "v");
+    size_t count = (size_t)(v->shape[0] * v->strides[0]);
+    float *cache = state;
+    if (cache[count] == 0) {
+        cm_status status = cm_sgmv_shrink_naive.run(call, NULL);
+        memcpy(cache, v->data, count * sizeof *cache);
+        cache[count] = 1;
+        return status;
+    }
+    memcpy(v->data, cache, count * sizeof *cache);
+    return CM_OK;
+}
+
+// Other inputs with every turn, each judged: a kernel that gives the last answer again gets no time.
+START_TEST(inputs_change)
+{
+    cm_pristine *pristine = cm_unit_open("sgmv_shrink", "t7-r8x2-K96-f32-full-random-s1");
+    cm_copies copies;
+    cm_bench_inputs *inputs = NULL;
+    cm_error error = {{0}};
+    cm_kernel cached = cm_sgmv_shrink_naive;
+    ck_assert_int_eq(cm_copies_open(pristine, 1000, 2000, 0, 256, &copies, &error), CM_OK);
+    ck_assert_int_eq(cm_bench_inputs_open(pristine, NULL, 1e5, 8000, &copies, &inputs, &error), CM_OK);
+    ck_assert_int_eq(copies.other_count, 7); // 8000 bytes twice over
+    ck_assert_int_eq(cm_bench_inputs_want(inputs, cached.accuracy, &error), CM_OK);
+    const cm_op *op = pristine->test_case.op;
+    for (int n = 0; op->arguments[n].name; n++)
+        for (int other = 0; other < copies.other_count; other++) {
+            const DLTensor *one = pristine->arguments[n], *two = copies.others[other]->arguments[n];
+            if (op->arguments[n].role == CM_ADAPTER)
+                ck_assert_ptr_eq(one->data, two->data);
+            if (!strcmp(op->arguments[n].name, "x"))
+                ck_assert(memcmp(one->data, two->data, cm_tensor_extent(one)) != 0);
+        }
+    cached.name = "sgmv_shrink/cached";
+    cached.prepare = prepare_cache;
+    cached.run = run_first_again;
+    cached.release = free;
+    for (int which = 0; which < 2; which++) {
+        const cm_kernel *kernel = which ? &cached : &cm_sgmv_shrink_naive;
+        cm_bench_job jobs[2] = {{&cm_sgmv_shrink_naive, NULL, &copies, 1, 60, NULL},
+                                {kernel, NULL, &copies, 1, 60, NULL}};
+        cm_bench_options options = {.rounds = 8, .seconds = 20, .seed = 1};
+        cm_bench_result result;
+        ck_assert_int_eq(cm_bench_pair(jobs, &options, &result), which == 0);
+        ck_assert_int_eq(result.outcomes[1].verdict, which ? CM_FAIL : CM_PASS);
+    }
+    cm_bench_inputs_close(inputs);
+    cm_copies_close(&copies);
+    ck_assert_int_eq(cm_copies_open(pristine, 1000, 2000, 0, 256, &copies, &error), CM_OK);
+    ck_assert_int_eq(cm_bench_inputs_open(pristine, NULL, 1e12, 2000, &copies, &inputs, &error), CM_OK);
+    ck_assert_int_eq(copies.other_count, 0); // the reference would take minutes for each
+    cm_bench_inputs_close(inputs);
+    cm_copies_close(&copies);
+    cm_unit_close(pristine);
+}
+END_TEST
+
 TCase *cm_unit_bench_tables(void)
 {
     TCase *tcase = tcase_create("tables");
@@ -186,6 +255,7 @@ TCase *cm_unit_bench_tables(void)
     tcase_add_test(tcase, names_are_words_of_a_case);
     tcase_add_test(tcase, calls_without_adapters);
     tcase_add_test(tcase, memory_is_limited);
+    tcase_add_test(tcase, inputs_change);
     tcase_add_test(tcase, tables_of_made_up_times);
     return tcase;
 }
