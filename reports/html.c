@@ -166,6 +166,7 @@ static cm_status write_html(const cm_records *records, FILE *out, cm_error *erro
     cm_html_paths(&page);
     cm_html_kills(&page);
     cm_html_measured(&page);
+    cm_html_speed(&page);
     cm_html_reasons(&page, "known", "Known failures",
                     "They fail as the list of known failures says, and do not count against the verdict.",
                     cm_known_key);

@@ -52,6 +52,7 @@ void cm_html_reasons(const cm_html *page, const char *id, const char *heading, c
                      cm_bundle_key key);
 void cm_html_kills(const cm_html *page);
 void cm_html_measured(cm_html *page);
+void cm_html_speed(cm_html *page);
 void cm_html_slowest(const cm_html *page);
 void cm_html_environment(const cm_html *page);
 void cm_html_again(const cm_html *page);

@@ -283,6 +283,42 @@ START_TEST(without_gnuplot)
 }
 END_TEST
 
+// Time over tokens has a picture where there are two of them; one alone has only its row.
+START_TEST(speed)
+{
+    static const char *const cases[] = {"t1-h8-s1", "t4-h8-s1", "t4-h16-s1"};
+    cm_record items[6];
+    for (int n = 0; n < 6; n++) {
+        const struct {
+            const char *name;
+            double value;
+        } metrics[] = {{"ns", 1e6 * (n + 1)},    {"threads", 2},
+                       {"ratio", 0.5},           {"low", 0.25},
+                       {"high", 0.75},           {"share_of_bandwidth", n % 2 ? 0.5 : 0.25},
+                       {"share_of_compute", NAN}};
+        items[n] = cm_unit_record("perf", cases[n / 2], CM_PASS, "FASTER against one");
+        items[n].kernel = (char *)(n % 2 ? "sgmv_shrink/two" : "sgmv_shrink/one");
+        for (size_t m = 0; m < sizeof metrics / sizeof *metrics; m++) {
+            cm_metric *metric = &items[n].outcome.metrics[items[n].outcome.metric_count++];
+            snprintf(metric->name, sizeof metric->name, "%s", metrics[m].name);
+            metric->value = metrics[m].value;
+        }
+    }
+    char *text = page_of(items, 6, false);
+    ck_assert_uint_eq(occurrences(text, "<svg"), 1);
+    cm_unit_expect_part(text, "roofline");
+    cm_unit_expect_part(text, "h8-s1, 2 threads</h3>");
+    cm_unit_expect_part(text, "<td class=\"number\">4</td><td>sgmv_shrink/two</td><td class=\"number\">4</td>"
+                              "<td class=\"number\">0.500 [0.250, 0.750]</td><td class=\"number\">50 %</td>");
+    cm_unit_expect_part(text, "<code>h16-s1</code>");
+    free(text);
+    text = page_of(items, 2, false);
+    ck_assert_uint_eq(occurrences(text, "<svg"), 0);
+    cm_unit_expect_part(text, "id=\"speed\"");
+    free(text);
+}
+END_TEST
+
 START_TEST(pictures)
 {
     cm_plotter plotter = {0};
@@ -326,6 +362,7 @@ TCase *cm_unit_reports_html(void)
     tcase_set_timeout(tcase, 60);
     tcase_add_checked_fixture(tcase, begin, end);
     tcase_add_test(tcase, whole_page);
+    tcase_add_test(tcase, speed);
     tcase_add_test(tcase, hostile_records);
     tcase_add_test(tcase, empty_and_cut_off);
     tcase_add_test(tcase, limits);
