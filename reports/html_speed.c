@@ -39,7 +39,8 @@ static void collect(const cm_records *records, struct points *points)
         const cm_record *record = &records->items[n];
         int used = 0;
         struct point point = {.record = record, .rest = record->case_name, .tokens = -1};
-        if (strcmp(record->check, "perf") != 0 || !(metric_of(record, "ns") > 0))
+        if (strcmp(record->check, "perf") != 0 ||
+            !(metric_of(record, "ns") > 0 && metric_of(record, "ns") < 1e18))
             continue;
         if (sscanf(record->case_name, "t%" SCNd64 "-%n", &point.tokens, &used) == 1 && used > 0)
             point.rest += used;
@@ -118,16 +119,32 @@ static char *make_script(const struct points *points, const struct point *figure
     char *text = NULL, *plots = cm_text("%s", "");
     size_t size = 0;
     const char *seen[COLOURS];
+    double least = INFINITY, most = 0; // ms
+    int64_t first = INT64_MAX, last = 0;
     int kernels = 0;
     FILE *script = open_memstream(&text, &size);
     if (!script)
         cm_broken("out of memory for a picture");
+    for (size_t n = 0; n < points->count; n++) {
+        const struct point *point = &points->items[n];
+        if (!same_figure(point, figure))
+            continue;
+        least = fmin(least, 1e-6 * (point->roof > 0 ? fmin(point->ns, point->roof) : point->ns));
+        most = fmax(most, 1e-6 * point->ns);
+        first = point->tokens < first ? point->tokens : first;
+        last = point->tokens > last ? point->tokens : last;
+    }
+    least = fmax(least, most * 1e-6); // whatever the records say
     fprintf(script,
-            "set lmargin at screen 0.17\nset rmargin at screen 0.97\nset bmargin at screen 0.2\n"
-            "set tmargin at screen 0.95\nset logscale x 2\nset logscale y\nset border 3 lc rgb 'black'\n"
-            "set ytics out nomirror\nset grid lc rgb '#8a929c' lw 0.4\nset xlabel 'tokens'\n"
-            "set ylabel 'ms'\nset key bottom right Left reverse samplen 2\nset offsets graph 0.02, "
-            "graph 0.05, graph 0.05, graph 0.05\nset xtics out nomirror (");
+            "set lmargin at screen 0.15\nset rmargin at screen 0.97\nset bmargin at screen 0.2\n"
+            "set tmargin at screen 0.92\nset logscale x 2\nset logscale y\nset border 3 lc rgb 'black'\n"
+            "set grid lc rgb '#8a929c' lw 0.4\nset xlabel 'tokens'\n"
+            "set label 'ms' at screen 0.02, screen 0.96\nset key bottom right Left reverse samplen 2\n"
+            "set xrange [%g:%g]\nset yrange [%g:%g]\nset ytics out nomirror (",
+            (double)first / 1.1, 1.1 * (double)last, least / 2, most * 1.2);
+    for (double decade = pow(10, floor(log10(least / 2))); decade < most * 1.2; decade *= 10)
+        fprintf(script, "%s%g, %g, %g", decade <= least / 2 ? "" : ", ", decade, 2 * decade, 5 * decade);
+    fprintf(script, ")\nset xtics out nomirror (");
     put_ticks(points, figure, script);
     fprintf(script, ")\n");
     put_series(points, figure, NULL, "roof", script);

@@ -316,6 +316,10 @@ START_TEST(speed)
     ck_assert_uint_eq(occurrences(text, "<svg"), 0);
     cm_unit_expect_part(text, "id=\"speed\"");
     free(text);
+    items[0].outcome.metrics[0].value = INFINITY; // no time
+    items[1].outcome.metrics[5].value = 0;        // no roofline there
+    items[2].outcome.metrics[5].value = 1e-300;
+    free(page_of(items, 6, false));
 }
 END_TEST
 
