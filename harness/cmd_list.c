@@ -135,10 +135,9 @@ static int list_cases(const cm_selection *selection, const cm_kernel *const *ker
     for (size_t n = 0; n < plan.count; n++) {
         const cm_item *item = &plan.items[n];
         for (const cm_kernel *const *kernel = kernels; *kernel; kernel++) {
-            size_t length = strlen(item->op ? item->op->name : "");
             const char *name = item->case_name ? item->case_name : item->model;
-            if (!item->op || strncmp((*kernel)->name, item->op->name, length) != 0 ||
-                (*kernel)->name[length] != '/' || !cm_selection_takes(selection, *kernel, name))
+            if (!item->op || !cm_item_is_for(item, (*kernel)->name) ||
+                !cm_selection_takes(selection, *kernel, name))
                 continue;
             printf("%s/%s\n", (*kernel)->name, name);
             shown++;

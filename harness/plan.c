@@ -41,6 +41,16 @@ bool cm_selection_takes(const cm_selection *selection, const cm_kernel *kernel, 
            (!selection->mode || !strcmp(selection->mode, cm_kernel_mode(kernel)));
 }
 
+bool cm_item_is_for(const cm_item *item, const char *kernel)
+{
+    size_t length = strlen(item->op->name);
+    if (strncmp(kernel, item->op->name, length) != 0 || kernel[length] != '/')
+        return false;
+    if (item->kernels && item->kernels[0] == '!')
+        return fnmatch(item->kernels + 1, kernel, 0) != 0;
+    return !item->kernels || fnmatch(item->kernels, kernel, 0) == 0;
+}
+
 bool cm_selection_has_check(const cm_selection *selection, const cm_item *item, const char *check)
 {
     if (item->checks && !cm_has_word(item->checks, check, strlen(check)))
@@ -89,7 +99,9 @@ static cm_status add_case(const char *text, void *self)
 static cm_status add_rows(const cm_selection *selection, const cm_suite *suite, cm_plan *plan,
                           cm_error *error)
 {
-    cm_item model = {.suite = suite->name, .op = cm_registry_find_op(suite->op, strlen(suite->op))};
+    cm_item model = {.suite = suite->name,
+                     .op = cm_registry_find_op(suite->op, strlen(suite->op)),
+                     .kernels = suite->kernels};
     cm_status status = CM_OK;
     const cm_kernel *const *kernels = selection->kernels ? selection->kernels : cm_registry_kernels();
     int64_t fuzz_rows = 0, drawn = 0;
@@ -123,6 +135,7 @@ static void add_files(const cm_selection *selection, const cm_suite *suite, cm_p
             continue;
         cm_item *item = add(plan, &(cm_item){.suite = suite->name,
                                              .op = cm_registry_find_op(suite->op, strlen(suite->op)),
+                                             .kernels = suite->kernels,
                                              .layer = row->layer});
         item->model = cm_text("%s/%s", cm_registry_fixtures(), row->model);
         item->adapter = row->adapter ? cm_text("%s/%s", cm_registry_fixtures(), row->adapter) : NULL;

@@ -31,6 +31,7 @@ typedef struct cm_item {
     char *case_name;                  // NULL: the source decides
     char *checks;                     // blank between; NULL: all
     const cm_fault *fault;            // NULL: the registered kernels
+    const char *kernels;              // see cm_suite
     char *model, *adapter, *recorded; // model NULL: generated values
     const char *lora_orientation, *lora_b_order;
     int layer;
@@ -54,6 +55,8 @@ cm_status cm_item_source_case(const cm_item *item, const cm_source *source, cm_c
 bool cm_selection_matches(const cm_selection *selection, const char *kernel, const char *case_name);
 // The same for a kernel, which runs in the selected mode, too.
 bool cm_selection_takes(const cm_selection *selection, const cm_kernel *kernel, const char *case_name);
+// Whether the item is for a kernel of this name.
+bool cm_item_is_for(const cm_item *item, const char *kernel);
 bool cm_selection_has_check(const cm_selection *selection, const cm_item *item, const char *check);
 
 #endif

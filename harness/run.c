@@ -158,6 +158,7 @@ static void add_kernel(const struct cm_running *run, const cm_item *item, cm_pri
                        const cm_kernel *kernel, cm_group *group)
 {
     if (!is_kernel_of(kernel, pristine->test_case.op) ||
+        (!item->fault && item->op && !cm_item_is_for(item, kernel->name)) ||
         !cm_selection_takes(&run->options->selection, kernel, pristine->name))
         return;
     cm_last *last = run->options->selection.last;
@@ -199,7 +200,7 @@ static bool item_selected(const struct cm_running *run, const cm_item *item, con
     if (item->fault)
         return cm_selection_takes(&run->options->selection, item->fault->kernel, case_name);
     for (const cm_kernel *const *kernel = run->plugins.kernels; *kernel; kernel++)
-        if (is_kernel_of(*kernel, item->op) &&
+        if (cm_item_is_for(item, (*kernel)->name) &&
             cm_selection_takes(&run->options->selection, *kernel, case_name))
             return true;
     return false;

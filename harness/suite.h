@@ -32,6 +32,8 @@ typedef struct cm_suite {
     const char *op;
     const cm_row *rows;       // ends with NULL cases
     const cm_file_row *files; // ends with a NULL model; may be NULL
+    const char *kernels; // glob over the names of those that it is for, or after a '!' of those that it is
+                         // not for; NULL: all of the op
 } cm_suite;
 
 typedef struct cm_fault {
