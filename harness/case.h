@@ -9,7 +9,7 @@
 #include "harness/dtype.h"
 #include "harness/status.h"
 
-enum { CM_CASE_TEXT = 256, CM_AXIS_COUNT = 6 };
+enum { CM_CASE_TEXT = 256, CM_AXIS_COUNT = 7 };
 
 // A choice that a case makes by a word, e.g. how tokens are routed. Rows end with a NULL name; the first is
 // the default. `make` is for the fixtures.
@@ -33,6 +33,7 @@ typedef enum cm_axis_kind {
     CM_AXIS_PARTS,
     CM_AXIS_VALUES,
     CM_AXIS_LAYOUT,
+    CM_AXIS_MAP,
     CM_AXIS_TIER,
 } cm_axis_kind;
 

@@ -110,6 +110,7 @@ typedef struct cm_argument {
     int64_t index_min;       // -1 where "none" is a value
     char shareable;          // dimension that may have stride 0 (shared-outer LoRA); 0: none
     char offset_into;        // values rise from 0 to this dimension; 0: not offsets
+    bool self_map;           // [X] of indices into X: whoever reorders X moves the entries, too
     bool is_rank;            // values are ranks, 0..r
     const char *with;        // where it is present, these are, too: names, blank between
     const char *scales;      // the argument that these scale: present exactly if that has integers
@@ -145,7 +146,7 @@ typedef struct cm_term {
 
 typedef enum cm_symmetry_kind {
     CM_SYMMETRY_PERMUTE, // reorder dimension `letter` and map the indices into it; a list of such indices
-                         // along the dimension itself keeps its order
+                         // along the dimension itself keeps its order, unless it is a self_map
     CM_SYMMETRY_SCALE,   // multiply the listed arguments by 2 (integers stay): every output doubles,
                          // integers stay
     CM_SYMMETRY_OMIT,    // set the listed arguments to 0: the same as leaving out `terms`, and as all indices
@@ -206,7 +207,7 @@ typedef struct cm_host {
     // Sets the sentence that goes with the status to be returned; returns that status.
     cm_status (*fail)(const cm_call *call, cm_status status, const char *format, ...);
     // Holds the call against the op's table: presence, shapes, dtypes, devices, overlaps, ids, ranks,
-    // offsets.
+    // offsets. Also a call that a kernel makes of its own, with its own services, to another kernel.
     cm_status (*validate)(const cm_call *call);
     // Memory until the function returns, where the arguments lie; poisoned and fenced. What a run gets that
     // is captured in a graph stays until the graph is gone. NULL when there is none.
@@ -220,9 +221,10 @@ typedef struct cm_host {
     void (*path)(const cm_call *call, int number);
 } cm_host;
 
-// The memory of a kernel's device, and its graphs. An emulated device has the harness's own memory, which the
-// host can't touch outside a launch, and no function for memory; a real one has all of them. They return
-// CM_OK, or a status with `reason` set. A device without `capture` has no graphs.
+// The memory of a kernel's device, and its graphs. Arguments on an emulated device lie in the harness's own
+// memory, which the host can't touch outside a launch; a real one has all functions for memory, an emulated
+// one has them for kernels of the host that use it beside. They return CM_OK, or a status with `reason` set.
+// A device without `capture` has no graphs.
 typedef struct cm_side {
     size_t size;   // sizeof(cm_side)
     bool emulated; // launches run on this machine's processor: they take no time worth measuring
@@ -246,6 +248,9 @@ typedef struct cm_side {
     // Where the device's runtime says that a pointer lies: kDLCPU for memory that it does not know. NULL: it
     // can't say.
     cm_status (*locate)(const void *pointer, DLDevice *device, char *reason, size_t reason_size);
+    // Of an emulated device: whether the address lies in memory of `allocate` or its guards. NULL: can't be
+    // told. Async-signal-safe.
+    bool (*owns)(const void *address);
 } cm_side;
 
 // What the reference says about one output, row-major and contiguous. Unused arrays are NULL.
@@ -330,7 +335,8 @@ typedef struct cm_kernel {
     cm_status (*update)(const cm_call *call, void *state);   // adapters are new or changed; may be NULL
     cm_status (*run)(const cm_call *call, void *state);
     void (*release)(void *state); // may be NULL; accepts NULL
-    const cm_side *side;          // memory of `device`; NULL: host memory, or nobody can run it here
+    const cm_side *side;          // memory of `device`; NULL: host memory, or nobody can run it here. Of a
+                                  // kernel of the host: memory that it uses beside
     bool (*emulated)(void);       // host kernels: whether its instructions are emulated; NULL: they are not
     // Promised: a run may be captured in a graph of its device. A replay computes what a run would on the
     // values that the same addresses then hold: inputs, adapters after an update, never other shapes.

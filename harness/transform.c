@@ -139,10 +139,11 @@ int64_t cm_transform_permute(const cm_pristine *from, cm_pristine *to, const cm_
             continue;
         if (op->arguments[n].index_into == permutation->letter) {
             for (int64_t i = 0; i < cm_tensor_count(tensor); i++) {
-                double index = cm_tensor_get(tensor, i);
+                double index = cm_tensor_get(from->arguments[n], i);
                 changed += index >= 0;
+                int64_t to_place = op->arguments[n].self_map ? permutation->place[i] : i;
                 if (index >= 0)
-                    cm_tensor_set(tensor, i, (double)permutation->place[(int64_t)index]);
+                    cm_tensor_set(tensor, to_place, (double)permutation->place[(int64_t)index]);
             }
         } else if (d >= 0) {
             make_writable(to, n);

@@ -10,8 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-// What a kernel has beyond float weights without biases and act_quant.
-enum { CM_HAS_INTEGERS = 1, CM_HAS_BIASES = 2, CM_HAS_ACT_QUANT = 4 };
+// What a kernel has beyond float weights without biases, act_quant and a map of experts.
+enum { CM_HAS_INTEGERS = 1, CM_HAS_BIASES = 2, CM_HAS_ACT_QUANT = 4, CM_HAS_MAP = 8 };
 
 // Silu, weights on the output, and what `has` says.
 static inline bool cm_supports_layer(const cm_call *call, int has, char *reason, size_t size)
@@ -28,6 +28,10 @@ static inline bool cm_supports_layer(const cm_call *call, int has, char *reason,
     }
     if (!(has & CM_HAS_ACT_QUANT) && host->attribute(call, "act_quant") != 0) {
         snprintf(reason, size, "act_quant is not implemented");
+        return false;
+    }
+    if (!(has & CM_HAS_MAP) && host->argument(call, "expert_map")) {
+        snprintf(reason, size, "a map of experts is not implemented");
         return false;
     }
     if (host->attribute(call, "activation") != 0 || host->attribute(call, "weight_on_input") != 0) {

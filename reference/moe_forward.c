@@ -2,6 +2,7 @@
 // moe_forward: a layer of routed and shared experts with per-token LoRA on gate, up and down.
 //   y_t = shared(x_t) + sum_j w_tj down_e( silu(gate_e(x_t)) * up_e(x_t) ),  e = topk_ids[t,j], -1: nothing
 //   p(x) = W x + bias + s_a B_a (A_a x),  a = token_adapter[t], -1: none
+// With a map, e = expert_map[topk_ids[t,j]] for weights, biases and LoRA alike.
 // Integer weights are multiplied by the scale of their row and group. With act_quant, W sees x and h as int8
 // codes times amax/127 of their row, while A sees them as they are. This file is the op's table.
 #include "reference/moe_forward.h"
@@ -114,6 +115,9 @@ static const cm_argument arguments[] = {
     LORA("shared_lora_", "gate", "", "H", "D", 'H', 6, " shared_gate"),
     LORA("shared_lora_", "up", "", "H", "D", 0, 0, " shared_gate"),
     LORA("shared_lora_", "down", "", "D", "H", 0, 0, " shared_gate"),
+    {.name = "expert_map", .role = CM_WEIGHT, .dtypes = I32, .shape = "E", .optional = true, .index_into = 'E',
+     .self_map = true, .fill = {.kind = "expert_map", .words = "map_identity map_reversed map_shuffled map_replicated"},
+     .meaning = "topk_ids are slots, and slot p holds expert expert_map[p], with base and LoRA; absent: expert p"},
     {.name = "output", .role = CM_OUTPUT, .dtypes = FLOATS, .dtype_variable = 'y', .shape = "T H",
      .compare = CM_COMPARE_BOUNDED, .meaning = "y"},
     {0},
@@ -133,6 +137,10 @@ static const cm_attribute attributes[] = {
      "int8 per row (amax/127, nearest even) of x and h; LoRA sees them unquantised"},
     {"act_quant_source", 0, 0, 1, source_words,
      "h, before it is quantised: fp32, or rounded to the dtype of x, for A too"},
+    {"num_gpu_experts", -1, -1, 1 << 20, NULL,
+     "slots below it are computed by the CUDA side of a kernel that has two sides; -1: unset, that is 0"},
+    {"cpu_partitions", 1, 1, 64, NULL,
+     "parts of I that the CPU side of such a kernel computes by themselves and sums in fp32"},
     {0},
 };
 

@@ -19,7 +19,7 @@ struct moe_ffn {
 
 struct moe_layer {
     int64_t T, k, E, H, L, r;
-    const DLTensor *hidden, *ids, *weights, *token_adapter, *rank, *scaling, *shared_router;
+    const DLTensor *hidden, *ids, *weights, *map, *token_adapter, *rank, *scaling, *shared_router;
     struct moe_ffn routed, shared; // shared.gate.weight is NULL when there is none
     int64_t group;                 // elements of a weight's row that share a scale
     bool act_quant, from_model;    // x and h are quantised; h from its value in x's dtype
@@ -29,9 +29,10 @@ enum moe_term { MOE_LORA_GATE, MOE_LORA_UP, MOE_LORA_DOWN, MOE_SHARED, MOE_SHARE
 
 // Collects the arguments; refuses with CM_UNSUPPORTED what the reference does not compute yet.
 cm_status moe_open(const cm_call *call, struct moe_layer *layer);
-int64_t moe_adapter(const struct moe_layer *layer, int64_t t);      // -1: none
-int64_t moe_rank(const struct moe_layer *layer, int64_t adapter);   // 0 for -1
-double moe_scaling(const struct moe_layer *layer, int64_t adapter); // 0 for -1
+int64_t moe_expert(const struct moe_layer *layer, int64_t t, int64_t j); // of a slot; -1: none
+int64_t moe_adapter(const struct moe_layer *layer, int64_t t);           // -1: none
+int64_t moe_rank(const struct moe_layer *layer, int64_t adapter);        // 0 for -1
+double moe_scaling(const struct moe_layer *layer, int64_t adapter);      // 0 for -1
 // Row `row` of a projection's tensor for adapter (if it has one) and expert (-1: shared).
 void moe_row(const DLTensor *tensor, int64_t adapter, int64_t expert, int64_t row, double *values);
 

@@ -314,7 +314,7 @@ cm_status moe_forward_reference(const cm_call *call, uint64_t omit, cm_accuracy 
             combine(y, magnitude, &space.down, shared_weight(&layer, &contract, &space), H);
         }
         for (int64_t j = 0; j < layer.k; j++) {
-            int64_t expert = cm_index2(layer.ids, t, j);
+            int64_t expert = moe_expert(&layer, t, j);
             if (expert < 0)
                 continue;
             ffn(&layer, &layer.routed, expert, adapter, rank, s, omit, routed_terms, &contract, &space);

@@ -172,7 +172,7 @@ cm_status moe_forward_exact(const cm_call *call)
         if (layer.shared.gate.weight && (status = shared_weight(&proof, &weight)) == CM_OK)
             status = ffn(&proof, &layer.shared, adapter, weight, y);
         for (int64_t j = 0; j < layer.k && status == CM_OK; j++) {
-            proof.expert = cm_index2(layer.ids, proof.t, j);
+            proof.expert = moe_expert(&layer, proof.t, j);
             if (proof.expert >= 0)
                 status = ffn(&proof, &layer.routed, adapter, cm_element2(layer.weights, proof.t, j), y);
         }

@@ -27,6 +27,7 @@ cm_status moe_open(const cm_call *call, struct moe_layer *layer)
         .hidden = cm_arg(call, "hidden"),
         .ids = cm_arg(call, "topk_ids"),
         .weights = cm_arg(call, "topk_weights"),
+        .map = cm_arg(call, "expert_map"),
         .token_adapter = cm_arg(call, "token_adapter"),
         .rank = cm_arg(call, "lora_rank"),
         .scaling = cm_arg(call, "lora_scaling"),
@@ -41,6 +42,12 @@ cm_status moe_open(const cm_call *call, struct moe_layer *layer)
         return call->host->fail(call, CM_UNSUPPORTED,
                                 "the reference computes silu and weights on the output");
     return CM_OK;
+}
+
+int64_t moe_expert(const struct moe_layer *layer, int64_t t, int64_t j)
+{
+    int64_t slot = cm_index2(layer->ids, t, j);
+    return slot < 0 || !layer->map ? slot : cm_index1(layer->map, slot);
 }
 
 int64_t moe_adapter(const struct moe_layer *layer, int64_t t)

@@ -29,7 +29,7 @@ static cm_status use_open(const struct moe_layer *layer, struct use *use)
         if (adapter >= 0)
             use->adapter[adapter] = true;
         for (int64_t j = 0; j < layer->k; j++) {
-            int64_t expert = cm_index2(layer->ids, t, j);
+            int64_t expert = moe_expert(layer, t, j);
             if (expert < 0)
                 continue;
             use->expert[expert] = true;

@@ -72,6 +72,12 @@ static const cm_row rows[] = {
      "the same with scale groups"},
     {"t{6,7,33}-k1-e1-h192-i136-r33x1-bf16-yf32-{,g32}-{wi8,wi4}-act_quant=int8_row-full-random-s28",
      "numerics", CM_SET_CI, "the same with quantised rows"},
+    {"t17-k2-e6-h48-i40-r8x3-{bf16,f32}-{map_identity,map_reversed,map_shuffled,map_replicated}-{random,"
+     "exact}-"
+     "s28",
+     EACH, CM_SET_CI, "ids are slots that hold the experts in any order, with base and LoRA alike"},
+    {"t9-k2-e5-h33-i40-d20-r4x2-bf16-wi8-biased-{padded,shared_outer}-map_shuffled-holes-{random,exact}-s30",
+     MORE, CM_SET_CI, "the same with scales, biases, a shared expert and slots of -1"},
     {"t{1,2,5,17,24}-k{1,2,3}-e{4,5,9}-h{31,48,64,100}-i{17,24,33}-{,d20}-r{1,5,8,16}x{1,2,5}-{bf16,f16,f32}-"
      "{uniform,skewed,hot,duplicate,holes}-{mixed,full,last}-{packed,padded,shared_outer}-{random,exact}-s*",
      MORE, CM_SET_FUZZ, "everything with everything"},
@@ -82,4 +88,6 @@ static const cm_row rows[] = {
     {0},
 };
 
-const cm_suite cm_suite_moe_forward = {.name = "moe_forward", .op = "moe_forward", .rows = rows};
+// The wrapper of two halves has a suite of its own.
+const cm_suite cm_suite_moe_forward = {
+    .name = "moe_forward", .op = "moe_forward", .rows = rows, .kernels = "!moe_forward/split*"};

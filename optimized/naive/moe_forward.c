@@ -21,7 +21,7 @@ struct projection {
 };
 
 struct layer {
-    const DLTensor *hidden, *ids, *weights, *token_adapter, *rank, *scaling, *shared_router, *output;
+    const DLTensor *hidden, *ids, *map, *weights, *token_adapter, *rank, *scaling, *shared_router, *output;
     struct projection gate, up, down, shared_gate, shared_up, shared_down;
     int64_t T, k, H, I, D, r;
     float *x, *v, *g, *u, *d, *y; // one token's rows
@@ -37,6 +37,7 @@ static void open_layer(const cm_call *call, struct layer *layer)
     *layer = (struct layer){
         .hidden = ARGUMENT("hidden"),
         .ids = ARGUMENT("topk_ids"),
+        .map = ARGUMENT("expert_map"),
         .weights = ARGUMENT("topk_weights"),
         .token_adapter = ARGUMENT("token_adapter"),
         .rank = ARGUMENT("lora_rank"),
@@ -157,6 +158,8 @@ static void run_token(const struct layer *layer, int64_t t)
         if (expert < 0)
             continue;
         float weight = cm_load_float(layer->weights, cm_row_at(layer->weights, 0, 0, t), j);
+        if (layer->map)
+            expert = cm_load_int(layer->map, 0, expert);
         add_ffn(layer, &layer->gate, &layer->up, &layer->down, layer->I, expert, adapter, weight);
     }
     for (int64_t o = 0; o < layer->H; o++)
@@ -165,7 +168,8 @@ static void run_token(const struct layer *layer, int64_t t)
 
 static bool supports(const cm_call *call, char *reason, size_t size)
 {
-    return cm_supports_layer(call, CM_HAS_INTEGERS | CM_HAS_BIASES | CM_HAS_ACT_QUANT, reason, size);
+    return cm_supports_layer(call, CM_HAS_INTEGERS | CM_HAS_BIASES | CM_HAS_ACT_QUANT | CM_HAS_MAP, reason,
+                             size);
 }
 
 static cm_status run(const cm_call *call, void *state)

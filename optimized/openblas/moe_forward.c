@@ -17,7 +17,7 @@ struct slot {
 
 struct layer {
     const cm_call *call;
-    const DLTensor *hidden, *ids, *weights, *token_adapter, *rank, *scaling, *shared_router, *output;
+    const DLTensor *hidden, *ids, *map, *weights, *token_adapter, *rank, *scaling, *shared_router, *output;
     int64_t T, k, E, H, I, D, r;
     struct slot *slots;                           // of the expert in hand, sorted by adapter
     int64_t count;                                // of slots
@@ -118,6 +118,13 @@ static void run_expert(struct layer *layer, int64_t expert, int64_t width)
     }
 }
 
+// -1: the slot contributes nothing.
+static int32_t expert_at(const struct layer *layer, int64_t t, int64_t j)
+{
+    int32_t id = cm_load_int(layer->ids, t, j);
+    return id < 0 || !layer->map ? id : cm_load_int(layer->map, 0, id);
+}
+
 static void collect(struct layer *layer, int64_t expert)
 {
     layer->count = 0;
@@ -136,7 +143,7 @@ static void collect(struct layer *layer, int64_t expert)
             layer->slots[layer->count++] = (struct slot){(int32_t)t, adapter, weight};
         }
         for (int64_t j = 0; expert >= 0 && j < layer->k; j++)
-            if (cm_load_int(layer->ids, t, j) == expert)
+            if (expert_at(layer, t, j) == expert)
                 layer->slots[layer->count++] =
                     (struct slot){(int32_t)t, adapter,
                                   cm_load_float(layer->weights, cm_row_at(layer->weights, 0, 0, t), j)};
@@ -174,7 +181,8 @@ static bool take_scratch(struct layer *layer)
 
 static bool supports(const cm_call *call, char *reason, size_t size)
 {
-    return cm_supports_layer(call, CM_HAS_INTEGERS | CM_HAS_BIASES | CM_HAS_ACT_QUANT, reason, size);
+    return cm_supports_layer(call, CM_HAS_INTEGERS | CM_HAS_BIASES | CM_HAS_ACT_QUANT | CM_HAS_MAP, reason,
+                             size);
 }
 
 static cm_status run(const cm_call *call, void *state)
@@ -187,6 +195,7 @@ static cm_status run(const cm_call *call, void *state)
         .call = call,
         .hidden = ARGUMENT("hidden"),
         .ids = ARGUMENT("topk_ids"),
+        .map = ARGUMENT("expert_map"),
         .weights = ARGUMENT("topk_weights"),
         .token_adapter = ARGUMENT("token_adapter"),
         .rank = ARGUMENT("lora_rank"),

@@ -28,7 +28,8 @@ static const char *const shapes[CM_UNIT_OPS] = {
     "lora_b_down LEHr 3x4x16x7|shared_gate DH 6x16|shared_up DH 6x16|shared_down HD 16x6|"
     "shared_gate_scale D# 6x4|shared_up_scale D# 6x4|shared_down_scale H# 16x2|shared_router #H 1x16|"
     "shared_lora_a_gate LrH 3x7x16|shared_lora_b_gate LDr 3x6x7|shared_lora_a_up LrH 3x7x16|"
-    "shared_lora_b_up LDr 3x6x7|shared_lora_a_down LrD 3x7x6|shared_lora_b_down LHr 3x16x7|output TH 5x16|",
+    "shared_lora_b_up LDr 3x6x7|shared_lora_a_down LrD 3x7x6|shared_lora_b_down LHr 3x16x7|expert_map E "
+    "4|output TH 5x16|",
     "x TK 5x16|lora_a LSrK 3x2x7x16|permutation T 5|segment_offset # 5|segment_adapter # 4|lora_rank L 3|"
     "v TSr 5x2x7|",
     "v TSr 5x2x7|slice_offset # 3|permutation T 5|segment_offset # 5|segment_adapter # 4|lora_rank L 3|"

@@ -59,6 +59,7 @@ static struct cm_oracle_slot *slots_of(const struct layer *layer, int64_t *count
 {
     const cm_pristine *pristine = layer->pristine;
     const DLTensor *assigned = cm_oracle_argument(pristine, "token_adapter");
+    const DLTensor *map = cm_oracle_argument(pristine, "expert_map");
     struct cm_oracle_slot *slots = cm_new((size_t)(layer->T * (layer->k + 1)), sizeof *slots);
     *count = 0;
     for (int64_t t = 0; t < layer->T; t++) {
@@ -68,6 +69,8 @@ static struct cm_oracle_slot *slots_of(const struct layer *layer, int64_t *count
         for (int64_t n = t * layer->k; n < (t + 1) * layer->k; n++) {
             int64_t expert = (int64_t)cm_tensor_get(cm_oracle_argument(pristine, "topk_ids"), n);
             double weight = cm_tensor_get(cm_oracle_argument(pristine, "topk_weights"), n);
+            if (expert >= 0 && map)
+                expert = (int64_t)cm_tensor_get(map, expert);
             if (expert >= 0)
                 slots[(*count)++] = (struct cm_oracle_slot){expert, adapter, t, weight};
         }

@@ -114,6 +114,8 @@ static const struct cases {
     {"moe_forward", "t9-k2-e4-h48-i32-d24-r8x3-f16-{padded,shared_outer}-{full,rank0}-random-s2"},
     {"moe_forward", "t9-k2-e4-h48-i32-{bf16,f16,f32}-random-s3"},
     {"moe_forward", "t9-k2-e4-h48-i32-d24-r8x3-{bf16,f32}-exact-s4"},
+    {"moe_forward",
+     "t9-k2-e5-h33-i17-d20-r8x3-bf16-{map_reversed,map_shuffled,map_replicated}-{random,exact}-s5"},
     {"sgmv_shrink",
      "t{1,9}-r{1,8}x3-K{33,64}-S{1,3}-{bf16,f32}-{mixed,last,rank0}-{packed,padded}-random-s1"},
     {"sgmv_shrink", "t9-r8x3-K64-S3-bf16-vf32-{mixed,full}-exact-s2"},
