@@ -7,6 +7,7 @@
 enum { PAGE = 4096 };
 
 static _Thread_local cm_arena *active; // the first of a list
+static bool (*owns_elsewhere)(const void *address);
 
 enum { POOL = 256 };
 static _Thread_local struct {
@@ -285,6 +286,11 @@ static cm_touch explain_remote(const cm_block *block, int64_t offset, bool write
     return CM_TOUCH_DEVICE;
 }
 
+void cm_arena_elsewhere(bool (*owns)(const void *address))
+{
+    owns_elsewhere = owns;
+}
+
 cm_touch cm_arena_explain(const void *address, bool write, char *text, size_t size, const cm_block **found)
 {
     const char *place = address;
@@ -304,6 +310,16 @@ cm_touch cm_arena_explain(const void *address, bool write, char *text, size_t si
                                       end);
             return explain(arena, block, place, write, text, end);
         }
+    if (owns_elsewhere && owns_elsewhere(address)) {
+        bool launched = active && active->launched;
+        at = put_text(at, end, launched ? "device " : "host ");
+        at = put_text(at, end, write ? "write " : "read ");
+        put_text(at, end,
+                 launched ? "past the end of device memory that the kernel allocated"
+                 : write  ? "to device memory that the kernel allocated"
+                          : "of device memory that the kernel allocated");
+        return launched ? CM_TOUCH_GUARD : CM_TOUCH_DEVICE;
+    }
     at = put_text(at, end, write ? "write to" : "read from");
     at = put_text(at, end, " an address that belongs to no argument");
     if ((uintptr_t)address < PAGE)

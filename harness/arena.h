@@ -57,6 +57,9 @@ const cm_block *cm_arena_broken(const cm_arena *arena, int64_t *distance);
 
 typedef enum cm_touch { CM_TOUCH_UNKNOWN, CM_TOUCH_INPUT_WRITE, CM_TOUCH_GUARD, CM_TOUCH_DEVICE } cm_touch;
 
+// Whose memory an address is that lies in no arena: a device's (see cm_side.owns); NULL: nobody's.
+void cm_arena_elsewhere(bool (*owns)(const void *address));
+
 // Each thread has its own active arenas.
 void cm_arena_activate(cm_arena *arena); // one more, the first to be asked; NULL: none is active any more
 void cm_arena_deactivate(const cm_arena *arena); // if it is active

@@ -185,6 +185,7 @@ static void fence_time(double timeout)
 // A real device's runtime reserves addresses by the terabyte.
 static void fence_resources(size_t case_bytes, const cm_kernel *kernel)
 {
+    cm_arena_elsewhere(kernel->side ? kernel->side->owns : NULL);
     if (!forked)
         return; // the limits would stay on the runner
     setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
@@ -196,8 +197,7 @@ static void fence_resources(size_t case_bytes, const cm_kernel *kernel)
             pages = 0;
         fclose(statm);
     }
-    const cm_side *side = cm_kernel_side(kernel);
-    if (side && !side->emulated)
+    if (kernel->side && !kernel->side->emulated)
         return;
     rlim_t limit = (rlim_t)pages * 4096 + ((rlim_t)1 << 30) + 32 * (rlim_t)case_bytes;
     setrlimit(RLIMIT_AS, &(struct rlimit){limit, limit});

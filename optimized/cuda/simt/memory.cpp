@@ -1,42 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "optimized/cuda/simt/memory.h"
 
-#include <mutex>
+#include "optimized/cuda/simt/beside.h"
+
 #include <string.h>
-#include <sys/mman.h>
+#include <vector>
 
 namespace cm_simt
 {
 
-struct Allocation {
-    void *memory;
-    size_t bytes;
-};
-
-static std::mutex lock;
-static std::vector<Allocation> allocations;
-static int users; // launches and copies under way, of all threads
-
-static void protect_all(int protection)
-{
-    for (const Allocation &allocation : allocations)
-        mprotect(allocation.memory, allocation.bytes, protection);
-}
-
 void memory_open(const cm_call *call)
 {
-    std::lock_guard<std::mutex> guard(lock);
     if (call->host->enter_device)
         call->host->enter_device(call);
-    if (users++ == 0)
-        protect_all(PROT_READ | PROT_WRITE);
+    cm_simt_open();
 }
 
 void memory_close(const cm_call *call)
 {
-    std::lock_guard<std::mutex> guard(lock);
-    if (--users == 0)
-        protect_all(PROT_NONE);
+    cm_simt_close();
     if (call->host->leave_device)
         call->host->leave_device(call);
 }
@@ -56,33 +38,19 @@ cm_status copy_out(const cm_call *call, void *to, const void *from, size_t bytes
 
 void *allocate(const cm_call *call, size_t bytes)
 {
-    if (forbid(call, "an allocation") != CM_OK)
-        return nullptr;
-    void *memory =
-        mmap(nullptr, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) {
-        call->host->fail(call, CM_NO_MEMORY, "no %zu bytes of device memory", bytes);
-        return nullptr;
-    }
-    memset(memory, 0xff, bytes); // NaN
-    std::lock_guard<std::mutex> guard(lock);
-    allocations.push_back(Allocation{memory, bytes ? bytes : 1});
-    if (users == 0)
-        mprotect(memory, bytes ? bytes : 1, PROT_NONE);
+    char reason[200];
+    void *memory = nullptr;
+    if (forbid(call, "an allocation") == CM_OK &&
+        cm_simt_allocate(bytes, &memory, reason, sizeof reason) != CM_OK)
+        call->host->fail(call, CM_NO_MEMORY, "%s", reason);
     return memory;
 }
 
 cm_status release(const cm_call *call, void *memory)
 {
     cm_status status = memory ? forbid(call, "a release of memory") : CM_OK;
-    std::lock_guard<std::mutex> guard(lock);
-    for (size_t n = 0; memory && status == CM_OK && n < allocations.size(); n++)
-        if (allocations[n].memory == memory) {
-            munmap(memory, allocations[n].bytes);
-            allocations[n] = allocations.back();
-            allocations.pop_back();
-            return CM_OK;
-        }
+    if (status == CM_OK)
+        cm_simt_release(memory);
     return status;
 }
 
