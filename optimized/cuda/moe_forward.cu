@@ -370,6 +370,8 @@ bool supports(const cm_call *call, char *reason, size_t size)
                  call->host->attribute(call, "weight_on_input") != 0 ||
                  call->host->attribute(call, "act_quant") != 0))
         why = "only silu, weights on the output and unquantised activations are implemented";
+    if (!why && call->host->argument(call, "expert_map"))
+        why = "a map of experts is not implemented";
     if (!why && y != x && y != CM_KIND_F32)
         why = "the output must have the dtype of x or f32";
     if (!why && call->host->dim(call, 'T') * (call->host->dim(call, 'k') + 1) > INT32_MAX)
