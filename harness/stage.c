@@ -174,9 +174,13 @@ cm_status cm_stage_capture(cm_stage *stage, void *state, void **graph)
     return status;
 }
 
-cm_status cm_stage_replay(cm_stage *stage, void *graph)
+cm_status cm_stage_replay(cm_stage *stage, void *graph, int scratch)
 {
     cm_stage_send(stage);
+    for (int n = scratch; n < stage->arena.count; n++) {
+        memset(stage->arena.blocks[n].data, stage->hosted.poison, stage->arena.blocks[n].size);
+        cm_site_send(&stage->site, n);
+    }
     return settle(stage, stage->site.side->replay(&stage->hosted.call, graph));
 }
 

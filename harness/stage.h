@@ -39,8 +39,9 @@ cm_status cm_stage_call(cm_stage *stage, cm_function function, void **state);
 // Sends the arguments and records a run in a graph of the kernel's device, in place of running it. Its
 // scratch memory stays in the arena.
 cm_status cm_stage_capture(cm_stage *stage, void *state, void **graph);
-// Sends the arguments, runs what was recorded, and waits.
-cm_status cm_stage_replay(cm_stage *stage, void *graph);
+// Sends the arguments and the captured run's scratch memory (blocks from `scratch` on, poisoned again), runs
+// what was recorded, and waits.
+cm_status cm_stage_replay(cm_stage *stage, void *graph, int scratch);
 // supports, prepare, update, run, release. True: ran, outputs are there. False: the outcome has the verdict
 // (SKIP or ERROR) and its reason.
 bool cm_stage_run(const cm_trial *trial, const cm_stage_options *options, cm_stage *stage);

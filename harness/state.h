@@ -18,12 +18,13 @@ typedef enum cm_scene_kind {
     CM_SCENE_NULL,   // no token has an adapter
     CM_SCENE_LAST,   // one adapter: few segments
     CM_SCENE_EVERY,  // all adapters in turn: many segments
-    CM_SCENE_ROUTED, // other experts, half of them idle
+    CM_SCENE_ROUTED, // other experts: any, or with half of them idle
     CM_SCENE_COUNT
 } cm_scene_kind;
 
 typedef struct cm_scene {
-    bool open; // false: the case can't have it, or the kernel does not support it
+    bool open;  // false: the case can't have it, or the kernel does not support it
+    bool mixed; // arguments of two cases
     cm_pristine values;
     cm_tensor results[CM_MAX_ARGUMENTS]; // outputs of a fresh state
     char *memory;                        // of the results: a mapping that a forked process can fill

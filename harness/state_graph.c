@@ -74,6 +74,13 @@ static cm_verdict capture(struct graph *graph, const cm_scene *scene, const char
     return outputs_untouched(handle, scene);
 }
 
+// Inputs and adapters of two exact cases.
+static bool is_mixed(const cm_scene *scene)
+{
+    const cm_case *test_case = &scene->values.test_case;
+    return !strcmp(cm_case_word(test_case, CM_AXIS_TIER), "exact") && scene->mixed;
+}
+
 // update: the scene has other adapters; a kernel that packs them is told, outside of the graph.
 static cm_verdict replay(struct graph *graph, cm_scene *scene, bool update, const char *when)
 {
@@ -90,13 +97,15 @@ static cm_verdict replay(struct graph *graph, cm_scene *scene, bool update, cons
         cm_site_drop(&handle->call->site, blocks);
     }
     if (status == CM_OK)
-        status = cm_stage_replay(handle->call, graph->graph);
+        status = cm_stage_replay(handle->call, graph->graph, graph->blocks);
     cm_stage_fetch(handle->call, 0);
     if (status != CM_OK)
         return failed(graph, status, when);
     cm_verdict verdict = cm_handle_compare(handle, scene, when);
     if (verdict != CM_PASS)
         return verdict;
+    if (is_mixed(scene)) // nobody has proven that to be exact: the bits must do
+        return CM_PASS;
     if (cm_pristine_want(&scene->values, trial->kernel->accuracy, &error) != CM_OK)
         cm_broken("%s", error.message);
     if (cm_judge_outputs(&(cm_trial){trial->kernel, &scene->values, &judged}, handle->call->arguments) ==

@@ -117,6 +117,8 @@ static bool make_batch(cm_scenes *scenes, cm_case test_case, cm_axis_kind axis, 
                        cm_pristine *values)
 {
     char needed = axis == CM_AXIS_ADAPTERS ? 'L' : 'E';
+    if (axis == CM_AXIS_ROUTING && !strcmp(cm_case_word(&test_case, axis), word))
+        word = "idle";
     if (dim_of(&test_case, needed) == 0 || !set_word(&test_case, axis, word))
         return false;
     return resize(scenes, &test_case, values);
@@ -240,7 +242,7 @@ cm_verdict cm_scenes_open(const cm_trial *trial, cm_scenes *scenes)
     } batches[CM_SCENE_COUNT] = {[CM_SCENE_NULL] = {CM_AXIS_ADAPTERS, "null"},
                                  [CM_SCENE_LAST] = {CM_AXIS_ADAPTERS, "last"},
                                  [CM_SCENE_EVERY] = {CM_AXIS_ADAPTERS, "full"},
-                                 [CM_SCENE_ROUTED] = {CM_AXIS_ROUTING, "idle"}};
+                                 [CM_SCENE_ROUTED] = {CM_AXIS_ROUTING, "uniform"}};
     const cm_pristine *base = trial->pristine;
     cm_pristine other;
     cm_case random = base->test_case;
@@ -253,6 +255,7 @@ cm_verdict cm_scenes_open(const cm_trial *trial, cm_scenes *scenes)
         cm_scene *scene = &scenes->list[kind];
         const unsigned inputs = 1u << CM_INPUT | 1u << CM_INOUT, adapters = 1u << CM_ADAPTER;
         scene->open = true;
+        scene->mixed = kind == CM_SCENE_INPUTS || kind == CM_SCENE_ADAPTERS;
         if (kind == CM_SCENE_FIRST || kind == CM_SCENE_INPUTS || kind == CM_SCENE_ADAPTERS)
             mix(base, &other,
                 kind == CM_SCENE_INPUTS     ? inputs

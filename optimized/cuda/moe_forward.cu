@@ -408,4 +408,5 @@ const cm_kernel cm_moe_forward_cuda = {
     .supports = supports,
     .run = run,
     .side = &CM_CUDA_SIDE,
+    .capturable = true,
 };
