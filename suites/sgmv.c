@@ -24,6 +24,8 @@ static const cm_row rows[] = {
     {"t0-r8x2-K64-n64-bf16-{random,exact}-s6", "mutation bounds", CM_SET_CI, "no token"},
     {"t96-r64x2-K288-n288-{bf16,f32}-full-random-s7", "determinism", CM_SET_CI,
      "products so large that libraries divide them among threads"},
+    {"t{@rows}-r24x1-K72-n72-bf16-full-{random,exact}-s10", "numerics bounds", CM_SET_CI,
+     "both sides of each kernel's switch points"},
     {"t5-r8x2-K3600-n1100-{bf16,f32}-{random,exact}-s8", "numerics effect bounds determinism", CM_SET_CI,
      "long rows"},
     {"t3-r8x2-K64-n3600-{bf16,f32}-{random,exact}-s8", "numerics effect bounds", CM_SET_CI, "wide rows"},

@@ -3,8 +3,12 @@
 // (see optimized/cpu/sgmv.h). Threads by OpenMP; bits do not depend on their number. Limits: x, A and B bf16,
 // y any float. Error: sums in fp32, one rounding of v, one to y; denormals of bf16 and sums below 2^-126
 // count as zero.
-#include "optimized/cpu/sgmv.h"
 #include "optimized/amx/blocks.h"
+
+#include "optimized/cpu/sgmv_adapters.h"
+
+#include "optimized/cpu/sgmv.h"
+
 #include "optimized/amx/sgmv_target.h"
 #include "optimized/kernels.h"
 
@@ -36,4 +40,6 @@ const cm_kernel cm_sgmv_amx = {
     .run = run,
     .release = cm_sgmv_release,
     .emulated = cm_amx_emulated,
+    .paths = cm_amx_sgmv_paths,
+    .switch_points = cm_amx_sgmv_points,
 };

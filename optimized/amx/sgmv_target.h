@@ -13,11 +13,11 @@ static void cm_amx_sgmv_pack_a(const DLTensor *a, int64_t adapter, int64_t slice
     cm_sgmv_pack_panels(a, adapter, slice, rank, K, 1, to);
 }
 
-enum { CM_AMX_SGMV_ROWS = 32 }; // two tiles
+enum { CM_AMX_SGMV_ROWS = 32, CM_AMX_SGMV_BLOCK = 48 }; // two tiles; tokens for which A and B are read once
 
 static size_t cm_amx_sgmv_room(int64_t K)
 {
-    return (size_t)(CM_AMX_SGMV_ROWS * cm_avx512_stride(K)) * sizeof(uint16_t);
+    return (size_t)(CM_AMX_SGMV_BLOCK * cm_avx512_stride(K)) * sizeof(uint16_t);
 }
 
 // Tiles need rows at one distance, and whole pairs of K.
@@ -42,11 +42,18 @@ static void cm_amx_sgmv_expand(const uint16_t *v, int64_t rows, int64_t v_stride
                           part > 0, out, 4 * out_stride);
 }
 
+static const cm_path cm_amx_sgmv_paths[] = {
+    [CM_SGMV_FEW] = {"few", "segments of fewer tokens than a product has rows"},
+    [CM_SGMV_BLOCKS] = {"blocks", "segments of at least as many"},
+    {0}};
+static const cm_switch_point cm_amx_sgmv_points[] = {
+    {"rows", CM_AMX_SGMV_ROWS, "from few to blocks"}, {"rows", CM_AMX_SGMV_BLOCK + 1, "a second block"}, {0}};
+
 static const struct cm_sgmv_target cm_amx_sgmv = {
     .ready = cm_amx_ready,
     .order = {cm_sgmv_panel_elements, cm_amx_sgmv_pack_a, 1},
     .step = 0,
-    .block = CM_AMX_SGMV_ROWS,
+    .block = CM_AMX_SGMV_BLOCK,
     .rows = CM_AMX_SGMV_ROWS,
     .parts = 3,
     .room = cm_amx_sgmv_room,

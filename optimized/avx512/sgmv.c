@@ -3,9 +3,11 @@
 // optimized/cpu/sgmv.h). Threads by OpenMP; bits do not depend on their number. Limits: x, A and B bf16, y
 // any float. Error: sums in fp32, one rounding of v, one to y; denormals of bf16 and sums below 2^-126 count
 // as zero.
-#include "optimized/cpu/sgmv.h"
-#include "optimized/avx512/sgmv_target.h"
 #include "optimized/cpu/sgmv_adapters.h"
+
+#include "optimized/cpu/sgmv.h"
+
+#include "optimized/avx512/sgmv_target.h"
 #include "optimized/kernels.h"
 
 static bool supports(const cm_call *call, char *reason, size_t size)
@@ -35,4 +37,6 @@ const cm_kernel cm_sgmv_avx512 = {
     .update = update,
     .run = run,
     .release = cm_sgmv_release,
+    .paths = cm_avx512_sgmv_paths,
+    .switch_points = cm_avx512_sgmv_points,
 };

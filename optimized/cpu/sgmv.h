@@ -29,6 +29,8 @@ struct cm_sgmv_target {
                    const uint16_t *b, int64_t panels, int64_t pairs, float *out, int64_t out_stride);
 };
 
+enum { CM_SGMV_FEW, CM_SGMV_BLOCKS }; // paths of all targets
+
 enum {
     CM_SGMV_RANKS = 256,             // at most
     CM_SGMV_BLOCK_BYTES = 32 << 10,  // of B, an item of the second phase
@@ -254,6 +256,7 @@ static inline double cm_sgmv_plan(const cm_call *call, struct cm_sgmv_work *run)
                 scaling ? cm_load_float(scaling, cm_row_at(scaling, 0, 0, 0), segment.adapter) : 1;
             shrink += run->x ? segment.blocks * run->S * run->steps : 0;
             run->longest = segment.columns > run->longest ? segment.columns : run->longest;
+            call->host->path(call, segment.count < run->target->rows ? CM_SGMV_FEW : CM_SGMV_BLOCKS);
             double elements = (double)segment.rank * (double)((run->x ? run->S * run->K : 0) + run->N);
             cost += elements * (2 + (double)segment.count / 4);
         }
