@@ -153,8 +153,8 @@ bool cm_paths_covered(const cm_selection *selection, const cm_kernel *kernel, co
         any = true;
         whole = whole || (leaves_out_no_case(*glob) && cm_selection_matches(&alone, kernel->name, "any"));
     }
-    if (selection->checks || selection->shards > 1 || selection->model || selection->repro_kernel ||
-        selection->last || (any && !whole))
+    if (selection->checks || (selection->shards > 1 && !fault) || selection->model ||
+        selection->repro_kernel || selection->last || (any && !whole))
         return false;
     return fault ? !strcmp(fault->check, CM_CHECK_PATHS)
                  : !selection->faults && (selection->sets & (CM_SET_CI | CM_SET_FULL)) != 0;

@@ -27,6 +27,7 @@ typedef struct cm_paths_met {
 
 // Whether the selection has all that suites hold against the kernel, or the fault (NULL: none), so that a
 // path that it leaves out is a finding: not a single case, a set of seconds, a shard or a part of the checks.
+// A fault that never takes a path shows it in every shard that has a case of it.
 bool cm_paths_covered(const cm_selection *selection, const cm_kernel *kernel, const cm_fault *fault);
 
 // PASS or VACUOUS for one declared path.

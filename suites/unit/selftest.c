@@ -37,7 +37,8 @@ START_TEST(faults_are_complete)
 {
     for (const cm_fault *const *fault = cm_registry_faults(); *fault; fault++) {
         const char *id = (*fault)->id;
-        ck_assert_msg(cm_registry_find_check((*fault)->check, strlen((*fault)->check)) != NULL,
+        bool by_run = !strcmp((*fault)->check, CM_CHECK_PATHS); // no case has that check
+        ck_assert_msg(by_run || cm_registry_find_check((*fault)->check, strlen((*fault)->check)) != NULL,
                       "%s: no check %s", id, (*fault)->check);
         ck_assert_msg((*fault)->finding[0] && (*fault)->cases[0] && (*fault)->story[0], "%s", id);
         for (const cm_fault *const *other = fault + 1; *other; other++)
