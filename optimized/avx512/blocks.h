@@ -17,9 +17,10 @@
 #include <string.h>
 
 enum {
-    CM_BLOCK_ROWS = 6,          // the switch point: up to these, one pass
-    CM_BLOCK_SUMS = 4,          // of a row
-    CM_PIECE_BYTES = 128 << 10, // of weights, for several passes; a quarter of the smallest level 2 cache
+    CM_BLOCK_ROWS = 6,         // the switch point: up to these, one pass
+    CM_BLOCK_SUMS = 4,         // of a row
+    CM_PIECE_BYTES = 16 << 10, // of weights, for several passes: they stay in level 1 of the cache
+    CM_AHEAD_BYTES = 6 << 10,  // in one pass, what is fetched lies so far ahead
 };
 
 #define INLINE static inline __attribute__((always_inline))
@@ -62,7 +63,10 @@ INLINE void cm_multiply_piece(const cm_block_table table, const struct cm_produc
     for (int64_t pass = 0; pass < passes; pass++) {
         int64_t rows = (product->rows - row) / (passes - pass), begin = pass * steps * fetch;
         struct cm_piece piece = {.product = product, .w = w, .first = first, .last = last, .row = row};
-        if (next && begin < lines) {
+        if (passes == 1) {
+            piece.ahead = w + CM_AHEAD_BYTES;
+            piece.fetch = CM_BLOCK_SUMS;
+        } else if (next && begin < lines) {
             piece.ahead = next + begin * CM_LINE;
             piece.fetch = fetch;
         }
@@ -110,10 +114,7 @@ INLINE void cm_end_rows(const struct cm_product *product, const float *sums)
                 sum = _mm512_add_ps(
                     _mm512_add_ps(sum, _mm512_load_ps(from + CM_LANES)),
                     _mm512_add_ps(_mm512_load_ps(from + 2 * CM_LANES), _mm512_load_ps(from + 3 * CM_LANES)));
-            sum = _mm512_mul_ps(sum, _mm512_set1_ps(scale));
-            if (product->adds)
-                sum = _mm512_add_ps(sum, _mm512_load_ps(to + p * CM_LANES));
-            _mm512_store_ps(to + p * CM_LANES, sum);
+            _mm512_store_ps(to + p * CM_LANES, _mm512_mul_ps(sum, _mm512_set1_ps(scale)));
         }
     }
 }

@@ -6,13 +6,14 @@
 #include "optimized/cpu/products.h"
 
 void cm_avx512_multiply_bf16(const struct cm_product *product);
+void cm_avx512_multiply_bf16_f32(const struct cm_product *product);
 void cm_avx512_multiply_i8(const struct cm_product *product);
 void cm_avx512_multiply_i4(const struct cm_product *product);
 void cm_avx512_multiply_i8_codes(const struct cm_product *product);
 void cm_avx512_multiply_i4_codes(const struct cm_product *product);
 void cm_avx512_add(const struct cm_addition *addition);
 
-void cm_avx512_split(const struct cm_split *split);
+void cm_avx512_round_row(const float *from, int64_t count, int64_t padded, uint16_t *to);
 void cm_avx512_activate(const struct cm_activation *activation);
 void cm_avx512_quantise(const struct cm_quantisation *quantisation);
 void cm_avx512_combine(const struct cm_combination *combination);

@@ -104,27 +104,6 @@ void cm_avx512_multiply_i4(const struct cm_product *product)
     multiply_unpacked(product, 4);
 }
 
-void cm_avx512_add(const struct cm_addition *addition)
-{
-    int panels = addition->panels;
-    const struct cm_product product = {.x = addition->v,
-                                       .rows = addition->rows,
-                                       .w = addition->b,
-                                       .panels = panels,
-                                       .lines = addition->lines,
-                                       .group = addition->lines,
-                                       .out = addition->sums,
-                                       .sums = addition->sums};
-    cm_avx512_multiply_bf16(&product);
-    __m512 s = _mm512_set1_ps(addition->s);
-    for (int64_t m = 0; m < addition->rows; m++)
-        for (int p = 0; p < panels; p++) {
-            float *to = addition->out + m * CM_COLUMNS + p * CM_LANES;
-            __m512 sum = _mm512_load_ps(addition->sums + m * CM_COLUMNS + p * CM_LANES);
-            _mm512_store_ps(to, _mm512_fmadd_ps(sum, s, _mm512_load_ps(to)));
-        }
-}
-
 #else
 
 const bool cm_avx512_moe_built = false;
@@ -140,10 +119,6 @@ void cm_avx512_multiply_i8(const struct cm_product *product)
 void cm_avx512_multiply_i4(const struct cm_product *product)
 {
     (void)product;
-}
-void cm_avx512_add(const struct cm_addition *addition)
-{
-    (void)addition;
 }
 
 #endif

@@ -6,7 +6,6 @@
 
 #include "optimized/avx512/exponential.h"
 
-#include <float.h>
 #include <string.h>
 
 enum { LANES = CM_LANES };
@@ -32,37 +31,20 @@ INLINE __m512 from_bf16(__m256i half)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-// 16 elements to their parts. Infinity and NaN are in the first.
-INLINE void store_parts(uint16_t *to, int parts, int64_t part_size, __mmask16 lanes, __m512 value)
-{
-    __mmask16 finite = _mm512_cmp_ps_mask(_mm512_abs_ps(value), _mm512_set1_ps(FLT_MAX), _CMP_LE_OQ);
-    for (int part = 0; part < parts; part++) {
-        __m256i half = (__m256i)_mm512_maskz_cvtneps_pbh(lanes, value);
-        _mm256_storeu_si256((__m256i *)(to + part * part_size), half);
-        value = _mm512_maskz_sub_ps(finite, value, from_bf16(half));
-    }
-}
-
-INLINE void store_zeros(uint16_t *to, int parts, int64_t part_size, int64_t begin, int64_t end)
-{
-    for (int part = 0; part < parts; part++)
-        for (int64_t n = begin; n < end; n += LANES)
-            _mm256_storeu_si256((__m256i *)(to + part * part_size + n), _mm256_setzero_si256());
-}
-
-void cm_avx512_split(const struct cm_split *split)
+void cm_avx512_round_row(const float *from, int64_t count, int64_t padded, uint16_t *to)
 {
     int64_t n = 0;
-    for (; n < split->count; n += LANES)
-        store_parts(split->to + n, split->parts, split->part_size, lanes_below(n, split->count),
-                    _mm512_loadu_ps(split->from + n));
-    store_zeros(split->to, split->parts, split->part_size, n, split->padded);
+    for (; n < count; n += LANES)
+        store_bf16(to + n, lanes_below(n, count), _mm512_loadu_ps(from + n));
+    for (; n < padded; n += LANES)
+        _mm256_storeu_si256((__m256i *)(to + n), _mm256_setzero_si256());
 }
 
 void cm_avx512_activate(const struct cm_activation *activation)
 {
     int64_t n = 0, count = activation->count;
     for (; n < count; n += LANES) {
+        __mmask16 lanes = lanes_below(n, count);
         __m512 gate = _mm512_load_ps(activation->gate + n), up = _mm512_load_ps(activation->up + n);
         if (activation->gate_bias)
             gate = _mm512_add_ps(gate, _mm512_loadu_ps(activation->gate_bias + n));
@@ -71,11 +53,17 @@ void cm_avx512_activate(const struct cm_activation *activation)
         __m512 h = _mm512_mul_ps(cm_avx512_silu(gate), up);
         if (activation->round)
             h = from_bf16((__m256i)_mm512_cvtneps_pbh(h));
-        store_parts(activation->h + n, activation->parts, activation->part_size, lanes_below(n, count), h);
+        if (activation->h)
+            store_bf16(activation->h + n, lanes, h);
         if (activation->exact)
-            _mm512_storeu_ps(activation->exact + n, h);
+            _mm512_storeu_ps(activation->exact + n, _mm512_maskz_mov_ps(lanes, h));
     }
-    store_zeros(activation->h, activation->parts, activation->part_size, n, activation->padded);
+    for (; n < activation->padded; n += LANES) {
+        if (activation->h)
+            _mm256_storeu_si256((__m256i *)(activation->h + n), _mm256_setzero_si256());
+        if (activation->exact)
+            _mm512_storeu_ps(activation->exact + n, _mm512_setzero_ps());
+    }
 }
 
 INLINE __m512 load(const struct cm_quantisation *quantisation, int64_t n)
@@ -154,9 +142,9 @@ void cm_avx512_combine(const struct cm_combination *combination)
 
 #else
 
-void cm_avx512_split(const struct cm_split *split)
+void cm_avx512_round_row(const float *from, int64_t count, int64_t padded, uint16_t *to)
 {
-    (void)split;
+    (void)from, (void)count, (void)padded, (void)to;
 }
 void cm_avx512_activate(const struct cm_activation *activation)
 {

@@ -5,9 +5,9 @@
 //
 // Limits: activations and adapters bf16; weights bf16, int8 or int4 with a scale per row or per group; silu;
 // weights on the output. The output is any float.
-// Error: with rows of bf16, v = A x and h are rounded to bf16. With quantised rows nothing is: LoRA's fp32
-// rows, h and v, are the sum of three parts in bf16, since rounding them would move codes of h. Products of
-// integers are exact, all else is fp32. bf16 denormals count as zero.
+// Error: with rows of bf16, v = A x and h are rounded to bf16. With quantised rows nothing is, since it would
+// move codes of h: LoRA's products of v and h are those of fp32. Products of integers are exact, all else is
+// fp32. bf16 denormals count as zero.
 // A token's result depends neither on the other tokens nor on the number of threads.
 #ifndef CM_CPU_ENGINE_H
 #define CM_CPU_ENGINE_H

@@ -21,6 +21,7 @@
 
 typedef enum cm_format {
     CM_FORMAT_BF16,     // rows of bf16
+    CM_FORMAT_BF16_F32, // the same weights, rows of fp32
     CM_FORMAT_I8,       // rows of bf16
     CM_FORMAT_I4,       // rows of bf16
     CM_FORMAT_I8_CODES, // rows of int8
@@ -52,20 +53,22 @@ struct cm_product {
     int64_t group;        // lines that share a scale, a multiple of 4 unless it is >= lines
     const float *scale;   // [groups, panels * 16]; NULL: 1 (bf16)
     float *out, *sums;    // [rows, CM_COLUMNS]; sums: scratch
-    bool adds;            // to what stands in out (bf16 weights)
     const char *next;     // what is likely multiplied next, to be fetched meanwhile; NULL: nothing
     int64_t next_bytes;
 };
 
-// out[m, n] += s * sum over k of v[m, k] b[n, k]: B of an adapter.
+// out[m, n] += s * sum over k of v[m, k] b[n, k]: B of an adapter; or of two, of gate and up, whose columns
+// stand beside each other in out.
 struct cm_addition {
-    const char *const *v; // [rows] bf16, zeros behind them
-    int64_t rows;
-    const char *b; // a group of `panels` panels of CM_FORMAT_BF16
-    int panels;
-    int64_t lines;
-    float s;
-    float *out, *sums; // as above; out points at the first column
+    const char *const *v; // [rows], zeros behind them: fp32 if `wide`, else bf16
+    int64_t rows;         // 1..CM_ROW_BLOCK
+    bool wide;
+    int halves;       // 1 or 2
+    int64_t second;   // bytes from a row's v of the first half to that of the second
+    const char *b[2]; // a group of `panels` panels of CM_FORMAT_BF16 of each half
+    int panels;       // 4, 2 or 1; of two halves 2 or 1
+    int64_t lines;    // of a panel
+    float s, *out;    // out [rows, CM_COLUMNS]
 };
 
 // h = silu(gate + bias) * (up + bias) of one row.
@@ -74,10 +77,8 @@ struct cm_activation {
     int64_t count;                                // columns that exist; zeros behind them up to `padded`
     int64_t padded;                               // multiple of 16
     bool round;                                   // `exact` is rounded to bf16
-    int parts;                                    // of h, see split
-    int64_t part_size;
-    uint16_t *h;
-    float *exact; // NULL: not needed
+    uint16_t *h;                                  // NULL: not needed
+    float *exact;                                 // NULL: not needed
 };
 
 // Codes of a row, to nearest even, of `count` elements in fp32 or bf16 (the other is NULL).
@@ -93,16 +94,6 @@ struct cm_quantisation {
     float *scale;    // amax/127; NaN if the row has a NaN or an infinity
 };
 
-// A row of fp32 as the sum of 1 or 3 parts in bf16, each of what the parts before it left over: 1 part
-// rounds, 3 hold all bits.
-struct cm_split {
-    const float *from;
-    int64_t count, padded; // zeros behind count up to padded, a multiple of 16
-    int parts;
-    int64_t part_size; // elements between parts
-    uint16_t *to;
-};
-
 // y[o] = sum over j of weight[j] * rows[j][o], rounded to what y holds.
 struct cm_combination {
     const float *const *rows;
@@ -116,7 +107,7 @@ struct cm_combination {
 struct cm_products {
     void (*multiply[CM_FORMAT_COUNT])(const struct cm_product *product);
     void (*add)(const struct cm_addition *addition);
-    void (*split)(const struct cm_split *split);
+    void (*round)(const float *from, int64_t count, int64_t padded, uint16_t *to); // zeros behind count
     void (*activate)(const struct cm_activation *activation);
     void (*quantise)(const struct cm_quantisation *quantisation);
     void (*combine)(const struct cm_combination *combination);

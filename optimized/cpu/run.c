@@ -73,32 +73,36 @@ static void do_rows(const struct cm_work *work, int64_t n)
         quantise(work, &work->x_codes, n, NULL, (const uint16_t *)to, H);
 }
 
-static uint16_t *v_row(const struct cm_work *work, int64_t slot, int part)
+// v of a slot's gate (and down), or of its up.
+static char *v_row(const struct cm_work *work, int64_t slot, int part)
 {
-    return work->v + (slot * 2 + (part == CM_PART_UP)) * work->parts * work->v_stride;
+    return work->v + slot * 2 * work->v_stride + (part == CM_PART_UP ? work->v_stride : 0);
 }
 
-// out = a group of A's columns times rows of x, or of each part of h.
-static void multiply_a(const struct cm_work *work, const struct cm_pack *a, int64_t matrix, int64_t panel,
-                       int64_t begin, int64_t rows, int part, struct cm_local *local)
+// Row of what A sees of a slot: x, or h.
+static const char *a_row(const struct cm_work *work, int64_t slot, int part)
 {
-    int parts = part == CM_PART_DOWN ? work->parts : 1;
-    for (int n = 0; n < parts; n++) {
-        for (int64_t row = 0; row < rows; row++)
-            local->at[row] = part == CM_PART_DOWN
-                                 ? work->h.data + (begin + row) * work->h.stride + n * work->h_part * 2
-                                 : x_row(work, &work->x, begin + row);
-        const struct cm_product product = {.x = local->at,
-                                           .rows = rows,
-                                           .w = cm_pack_at(a, matrix, panel),
-                                           .panels = cm_pack_width(a, panel),
-                                           .lines = a->lines,
-                                           .group = a->lines,
-                                           .out = local->out,
-                                           .sums = local->sums,
-                                           .adds = n > 0};
-        work->products->multiply[CM_FORMAT_BF16](&product);
+    if (part != CM_PART_DOWN)
+        return x_row(work, &work->x, slot);
+    return work->engine->quantised ? (const char *)(work->exact + slot * work->exact_stride)
+                                   : work->h.data + slot * work->h.stride;
+}
+
+// A group of A's columns of v, which is fp32 if rows are quantised, else bf16; zeros behind the last one.
+static void keep_v(const struct cm_work *work, const float *from, int64_t column, int64_t count, int64_t wide,
+                   char *v)
+{
+    bool last = count <= wide;
+    count = last ? count : wide;
+    if (!work->engine->quantised) {
+        int64_t end = last ? work->v_stride / 2 - column : wide;
+        work->products->round(from, count, end, (uint16_t *)v + column);
+        return;
     }
+    float *to = (float *)v + column;
+    memcpy(to, from, (size_t)count * sizeof *to);
+    if (last)
+        memset(to + count, 0, (size_t)(work->v_stride - (column + count) * 4));
 }
 
 // v [rows of a run] = A in.
@@ -107,29 +111,54 @@ static void shrink(const struct cm_work *work, const struct cm_stretch *run, int
     int kind = kind_of(work, run->expert);
     const struct cm_adapter *adapter = &work->engine->adapters[run->adapter];
     const struct cm_pack *a = &adapter->a[kind][part];
-    int64_t matrix = kind == CM_ROUTED ? run->expert : 0;
+    bool wide_rows = part == CM_PART_DOWN && work->engine->quantised;
     for (int64_t begin = run->begin; a->data && begin < run->end; begin += CM_ROW_BLOCK) {
         int64_t rows = run->end - begin < CM_ROW_BLOCK ? run->end - begin : CM_ROW_BLOCK;
+        for (int64_t n = 0; n < rows; n++)
+            local->at[n] = a_row(work, begin + n, part);
         for (int64_t panel = 0; panel < a->panels; panel += cm_pack_width(a, panel)) {
-            int64_t column = panel * CM_LANES, wide = (int64_t)cm_pack_width(a, panel) * CM_LANES;
-            int64_t left = adapter->rank - column;
-            multiply_a(work, a, matrix, panel, begin, rows, part, local);
-            for (int64_t n = 0; n < rows; n++) {
-                const struct cm_split split = {.from = local->out + n * CM_COLUMNS,
-                                               .count = left < wide ? left : wide,
-                                               .padded = left <= wide ? work->v_stride - column : wide,
-                                               .parts = work->parts,
-                                               .part_size = work->v_stride,
-                                               .to = v_row(work, begin + n, part) + column};
-                work->products->split(&split);
-            }
+            const struct cm_product product = {.x = local->at,
+                                               .rows = rows,
+                                               .w = cm_pack_at(a, kind == CM_ROUTED ? run->expert : 0, panel),
+                                               .panels = cm_pack_width(a, panel),
+                                               .lines = a->lines,
+                                               .group = a->lines,
+                                               .out = local->out,
+                                               .sums = local->sums};
+            int64_t column = panel * CM_LANES;
+            work->products->multiply[wide_rows ? CM_FORMAT_BF16_F32 : CM_FORMAT_BF16](&product);
+            for (int64_t n = 0; n < rows; n++)
+                keep_v(work, local->out + n * CM_COLUMNS, column, adapter->rank - column,
+                       product.panels * CM_LANES, v_row(work, begin + n, part));
         }
     }
 }
 
-// Adds s B v to the columns of B's group at `panel`, for the runs within the slots begin..begin+rows-1.
+// B's lines of an item are few and lie by themselves: without this each item waits for them once more.
+static void fetch_b(const struct cm_work *work, const struct item *item, int part, int64_t panel)
+{
+    const struct cm_slot *slots = work->plan.slots.slots;
+    int kind = kind_of(work, item->rows->expert), halves = part == CM_PART_DOWN ? 1 : 2;
+    int64_t before = -1;
+    for (int64_t slot = item->rows->begin; work->engine->adapters && slot < item->rows->end; slot++) {
+        int64_t l = slots[slot].adapter;
+        if (l == before || l < 0)
+            continue;
+        before = l;
+        for (int half = 0; half < halves; half++) {
+            const struct cm_pack *b = &work->engine->adapters[l].b[kind][part + half];
+            int64_t bytes = b->data ? cm_pack_width(b, panel) * b->lines * CM_LINE : 0;
+            const char *at = b->data ? cm_pack_at(b, item->matrix, panel) : NULL;
+            for (int64_t n = 0; n < bytes; n += CM_LINE)
+                __builtin_prefetch(at + n);
+        }
+    }
+}
+
+// Adds s B v to local->out, columns of B's group at `panel`, for the runs within the slots
+// begin..begin+rows-1. part: down, or gate for gate and up.
 static void add_lora(const struct cm_work *work, const struct item *item, int64_t begin, int64_t rows,
-                     int part, int64_t panel, float *out, struct cm_local *local)
+                     int part, int64_t panel, struct cm_local *local)
 {
     const DLTensor *scaling = work->call->host->argument(work->call, "lora_scaling");
     int kind = kind_of(work, item->rows->expert);
@@ -138,22 +167,31 @@ static void add_lora(const struct cm_work *work, const struct item *item, int64_
         int64_t l = slots->slots[first].adapter;
         last = cm_slots_adapter_end(slots, first, begin + rows);
         const struct cm_adapter *adapter = l < 0 ? NULL : &work->engine->adapters[l];
-        if (!adapter || adapter->rank == 0 || !adapter->b[kind][part].data)
+        if (!adapter || adapter->rank == 0)
             continue;
-        const struct cm_pack *b = &adapter->b[kind][part];
-        for (int n = 0; n < work->parts; n++) {
-            for (int64_t slot = first; slot < last; slot++)
-                local->at[slot - first] = (const char *)(v_row(work, slot, part) + n * work->v_stride);
-            const struct cm_addition addition = {.v = local->at,
-                                                 .rows = last - first,
-                                                 .b = cm_pack_at(b, item->matrix, panel),
-                                                 .panels = cm_pack_width(b, panel),
-                                                 .lines = b->lines,
-                                                 .s = cm_load_float(scaling, cm_row_at(scaling, 0, 0, 0), l),
-                                                 .out = out + (first - begin) * CM_COLUMNS,
-                                                 .sums = local->sums};
-            work->products->add(&addition);
+        for (int64_t slot = first; slot < last; slot++)
+            local->at[slot - first] = v_row(work, slot, part);
+        const struct cm_pack *b = adapter->b[kind];
+        struct cm_addition addition = {.v = local->at,
+                                       .rows = last - first,
+                                       .wide = work->engine->quantised,
+                                       .second = work->v_stride,
+                                       .s = cm_load_float(scaling, cm_row_at(scaling, 0, 0, 0), l),
+                                       .out = local->out + (first - begin) * CM_COLUMNS};
+        for (int half = 0; half < (part == CM_PART_DOWN ? 1 : 2); half++) {
+            const struct cm_pack *pack = &b[part + half];
+            if (!pack->data) // gate or up alone has an adapter
+                continue;
+            addition.b[addition.halves++] = cm_pack_at(pack, item->matrix, panel);
+            addition.panels = cm_pack_width(pack, panel);
+            addition.lines = pack->lines;
+            if (addition.halves == 1 && half == 1)
+                addition.out += addition.panels * CM_LANES;
+            for (int64_t row = 0; addition.halves == 1 && half == 1 && row < addition.rows; row++)
+                local->at[row] += work->v_stride;
         }
+        if (addition.halves > 0)
+            work->products->add(&addition);
     }
 }
 
@@ -198,11 +236,11 @@ static void do_first(const struct cm_work *work, int64_t n, struct cm_local *loc
     int64_t panel = item.panel / 2, wide = item.width / 2 * CM_LANES, column = panel * CM_LANES;
     int64_t left = engine->width[kind] - column, expert = item.rows->expert;
     bool final = item.panel + item.width >= item.pack->panels, biased = kind == CM_ROUTED;
+    fetch_b(work, &item, CM_PART_GATE, panel);
     for (int64_t begin = item.rows->begin, rows; begin < item.rows->end; begin += rows) {
         rows = block_of(&item, begin);
         multiply(work, &item, x, true, begin, rows, local);
-        add_lora(work, &item, begin, rows, CM_PART_GATE, panel, local->out, local);
-        add_lora(work, &item, begin, rows, CM_PART_UP, panel, local->out + wide, local);
+        add_lora(work, &item, begin, rows, CM_PART_GATE, panel, local);
         const float *gate_bias = biased ? engine->bias[CM_PART_GATE] : NULL;
         const float *up_bias = biased ? engine->bias[CM_PART_UP] : NULL;
         for (int64_t row = 0; row < rows; row++) {
@@ -213,11 +251,10 @@ static void do_first(const struct cm_work *work, int64_t n, struct cm_local *loc
                     gate_bias ? gate_bias + expert * engine->bias_stride[CM_PART_GATE] + column : NULL,
                 .up_bias = up_bias ? up_bias + expert * engine->bias_stride[CM_PART_UP] + column : NULL,
                 .count = left < wide ? left : wide,
-                .padded = final ? work->h_part - column : wide,
-                .parts = work->parts,
-                .part_size = work->h_part,
+                .padded = final ? work->exact_stride - column : wide,
                 .round = engine->round_h,
-                .h = (uint16_t *)(work->h.data + (begin + row) * work->h.stride) + column,
+                .h = engine->quantised ? NULL
+                                       : (uint16_t *)(work->h.data + (begin + row) * work->h.stride) + column,
                 .exact = engine->quantised ? work->exact + (begin + row) * work->exact_stride + column : NULL,
             };
             work->products->activate(&activation);
@@ -247,15 +284,17 @@ static void do_second(const struct cm_work *work, int64_t n, struct cm_local *lo
     const float *bias = kind_of(work, item.rows->expert) == CM_ROUTED ? engine->bias[CM_PART_DOWN] : NULL;
     if (bias)
         bias += item.rows->expert * engine->bias_stride[CM_PART_DOWN] + column;
+    fetch_b(work, &item, CM_PART_DOWN, item.panel);
     for (int64_t begin = item.rows->begin, rows; begin < item.rows->end; begin += rows) {
         rows = block_of(&item, begin);
         multiply(work, &item, h, false, begin, rows, local);
-        add_lora(work, &item, begin, rows, CM_PART_DOWN, item.panel, local->out, local);
+        add_lora(work, &item, begin, rows, CM_PART_DOWN, item.panel, local);
         for (int64_t row = 0; row < rows; row++) {
             float *to = work->down + (begin + row) * work->down_stride + column;
             const float *from = local->out + row * CM_COLUMNS;
-            for (int64_t i = 0; i < wide; i++)
-                to[i] = bias ? from[i] + bias[i] : from[i];
+            memcpy(to, from, (size_t)wide * sizeof *to);
+            for (int64_t i = 0; bias && i < wide; i++)
+                to[i] += bias[i];
         }
     }
 }

@@ -15,13 +15,13 @@ static int64_t count_items(const struct cm_work *work, const struct cm_pack pack
            (shared ? cm_pack_group_count(&packs[CM_SHARED]) : 0);
 }
 
-// Room for `count` rows of bf16 parts, or of codes (which may be bf16) with scale and totals behind each.
-static bool rows_open(const struct cm_work *work, bool quantised, int64_t count, int64_t columns, int parts,
+// Room for `count` rows of bf16, or of codes (which may be bf16) with scale and totals behind each.
+static bool rows_open(const struct cm_work *work, bool quantised, int64_t count, int64_t columns,
                       struct cm_rows *rows)
 {
     const struct cm_engine *engine = work->engine;
     bool bytes = quantised && engine->gate_up[CM_ROUTED].format != CM_FORMAT_BF16;
-    int64_t wide = round_up(columns, CM_PAD) * 2 * parts, groups = 1;
+    int64_t wide = round_up(columns, CM_PAD) * 2, groups = 1;
     if (bytes) {
         wide = round_up(columns, CM_LINE);
         groups =
@@ -41,9 +41,8 @@ bool cm_work_open(const cm_call *call, struct cm_work *work)
     const struct cm_plan *plan = &work->plan;
     int64_t I = engine->width[CM_ROUTED], D = engine->width[CM_SHARED], widest = I > D ? I : D;
     int64_t T = call->host->dim(call, 'T'), slots = plan->slots.count, most = 1;
-    work->parts = engine->quantised ? 3 : 1;
-    work->exact_stride = work->h_part = round_up(widest, CM_PAD);
-    work->v_stride = round_up(call->host->dim(call, 'r'), CM_PAD);
+    work->exact_stride = round_up(widest, CM_PAD);
+    work->v_stride = round_up(call->host->dim(call, 'r'), CM_PAD) * (engine->quantised ? 4 : 2);
     work->down_stride = round_up(engine->H, CM_COLUMNS);
     const int64_t items[CM_PHASES] = {
         [CM_PHASE_ROWS] = work->products->adjacent ? slots : T,
@@ -61,15 +60,15 @@ bool cm_work_open(const cm_call *call, struct cm_work *work)
     work->threads = work->threads > most ? (int)most : work->threads;
 #define TAKE(place, count)                                                                                   \
     (work->place = call->host->scratch(call, (size_t)(count) * sizeof *work->place, CM_LINE)) != NULL
-    bool fits = rows_open(work, false, items[CM_PHASE_ROWS], engine->H, 1, &work->x) &&
-                rows_open(work, false, slots, widest, work->parts, &work->h) &&
-                TAKE(v, 2 * slots * work->parts * work->v_stride) && TAKE(down, slots * work->down_stride) &&
-                TAKE(weights, T * plan->slots.per_token) && TAKE(terms, T * plan->slots.per_token) &&
+    bool fits = rows_open(work, false, items[CM_PHASE_ROWS], engine->H, &work->x) &&
+                rows_open(work, false, slots, widest, &work->h) && TAKE(v, 2 * slots * work->v_stride) &&
+                TAKE(down, slots * work->down_stride) && TAKE(weights, T * plan->slots.per_token) &&
+                TAKE(terms, T * plan->slots.per_token) &&
                 TAKE(local, work->threads * (int64_t)sizeof(struct cm_local)) &&
                 TAKE(shares, CM_PHASES * work->threads);
     if (fits && engine->quantised)
-        fits = rows_open(work, true, items[CM_PHASE_ROWS], engine->H, 1, &work->x_codes) &&
-               rows_open(work, true, slots, widest, 1, &work->h_codes) &&
+        fits = rows_open(work, true, items[CM_PHASE_ROWS], engine->H, &work->x_codes) &&
+               rows_open(work, true, slots, widest, &work->h_codes) &&
                TAKE(exact, slots * work->exact_stride);
 #undef TAKE
     for (int phase = 0; fits && phase < CM_PHASES; phase++)

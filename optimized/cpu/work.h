@@ -30,15 +30,15 @@ struct cm_work {
     struct cm_plan plan;
     struct cm_rows x, x_codes, h,
         h_codes;             // codes: only of a quantised layer; x by token, or slot if adjacent
-    float *exact;            // h in fp32 [slots, exact_stride], to be quantised
-    uint16_t *v;             // [slots, 2, parts, v_stride]
+    float *exact;            // h in fp32 [slots, exact_stride] of a quantised layer, which has no bf16 h
+    char *v;                 // [slots, 2, v_stride bytes]
     float *down;             // [slots, down_stride]
     const float **terms;     // [T, per_token]: rows of down
     float *weights;          // [T, per_token]
     char *local;             // [threads] of struct cm_local
     struct cm_share *shares; // [CM_PHASES, threads]
-    int64_t exact_stride, h_part, v_stride, down_stride, items[CM_PHASES]; // elements; h_part: of a part of h
-    int parts, threads;                                                    // parts: of rows of h and v
+    int64_t exact_stride, v_stride, down_stride, items[CM_PHASES];
+    int threads;
 };
 
 // Memory of one thread: sums, what comes out, and lists of rows.
