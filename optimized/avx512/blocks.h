@@ -11,17 +11,12 @@
 #ifndef CM_AVX512_BLOCKS_H
 #define CM_AVX512_BLOCKS_H
 
-#include "optimized/cpu/products.h"
+#include "optimized/avx512/multiply.h"
 
 #include <immintrin.h>
 #include <string.h>
 
-enum {
-    CM_BLOCK_ROWS = 6,         // the switch point: up to these, one pass
-    CM_BLOCK_SUMS = 4,         // of a row
-    CM_PIECE_BYTES = 16 << 10, // of weights, for several passes: they stay in level 1 of the cache
-    CM_AHEAD_BYTES = 6 << 10,  // in one pass, what is fetched lies so far ahead
-};
+enum { CM_BLOCK_SUMS = 4 }; // of a row
 
 #define INLINE static inline __attribute__((always_inline))
 

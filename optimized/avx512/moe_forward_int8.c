@@ -5,6 +5,14 @@
 #include "optimized/cpu/engine.h"
 #include "optimized/kernels.h"
 
+static const cm_switch_point points[] = {
+    {"rows", CM_BLOCK_ROWS + 1, "from one pass over the weights to several"},
+    {"rows", CM_ROW_BLOCK + 1, "from one product to several"},
+    {"H", 4 * CM_PIECE_LINES + 1, "int8: from one piece of weights to several"},
+    {"H", 8 * CM_PIECE_LINES + 1, "int4: the same"},
+    {0},
+};
+
 static bool supports(const cm_call *call, char *reason, size_t size)
 {
     return cm_avx512_moe_available(reason, size) && cm_engine_supports(call, true, reason, size);
@@ -37,4 +45,6 @@ const cm_kernel cm_moe_forward_avx512_int8 = {
     .update = update,
     .run = run,
     .release = cm_engine_release,
+    .paths = cm_avx512_paths,
+    .switch_points = points,
 };

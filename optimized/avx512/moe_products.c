@@ -1,6 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "optimized/avx512/multiply.h"
 
+const cm_path cm_avx512_paths[] = {
+    [CM_AVX512_STREAM] = {"stream", "an expert's weights are read once, for a block of rows"},
+    [CM_AVX512_PASSES] = {"passes", "several blocks of rows take turns"},
+    [CM_AVX512_PIECES] = {"pieces", "they do so piece by piece of the weights"},
+    [CM_AVX512_BLOCKS] = {"blocks", "an expert has more rows than a product takes"},
+    {0},
+};
+
+unsigned cm_avx512_path(const struct cm_product *product, int64_t rows)
+{
+    if (product->rows <= CM_BLOCK_ROWS)
+        return 1u << CM_AVX512_STREAM | (rows > CM_ROW_BLOCK ? 1u << CM_AVX512_BLOCKS : 0);
+    unsigned paths = 1u << CM_AVX512_PASSES;
+    if (product->lines * product->panels > CM_PIECE_LINES * CM_WIDE)
+        paths |= 1u << CM_AVX512_PIECES;
+    return rows > CM_ROW_BLOCK ? paths | 1u << CM_AVX512_BLOCKS : paths;
+}
+
 const struct cm_products cm_avx512_products = {
     .multiply =
         {
@@ -16,4 +34,5 @@ const struct cm_products cm_avx512_products = {
     .activate = cm_avx512_activate,
     .quantise = cm_avx512_quantise,
     .combine = cm_avx512_combine,
+    .paths = cm_avx512_path,
 };

@@ -111,6 +111,8 @@ struct cm_products {
     void (*activate)(const struct cm_activation *activation);
     void (*quantise)(const struct cm_quantisation *quantisation);
     void (*combine)(const struct cm_combination *combination);
+    // Bit n: a product of an expert with `rows` rows takes the kernel's path n (cm_path).
+    unsigned (*paths)(const struct cm_product *product, int64_t rows);
     bool adjacent; // rows of a product must stand at equal distances: x[m] = x[0] + m * (x[1] - x[0])
 };
 

@@ -195,6 +195,13 @@ static void add_lora(const struct cm_work *work, const struct item *item, int64_
     }
 }
 
+static void note_paths(const struct cm_work *work, unsigned paths)
+{
+    for (int n = 0; paths; n++, paths >>= 1)
+        if (paths & 1)
+            work->call->host->path(work->call, n);
+}
+
 // W x of an item for the slots begin..begin+rows-1, in local->out.
 static void multiply(const struct cm_work *work, const struct item *item, const struct cm_rows *x,
                      bool by_token, int64_t begin, int64_t rows, struct cm_local *local)
@@ -218,6 +225,7 @@ static void multiply(const struct cm_work *work, const struct item *item, const 
                                  .sums = local->sums,
                                  .next = ends ? NULL : w + bytes,
                                  .next_bytes = ends ? 0 : bytes};
+    note_paths(work, work->products->paths(&product, item->rows->end - item->rows->begin));
     work->products->multiply[pack->format](&product);
 }
 
