@@ -68,7 +68,7 @@ START_TEST(rows_fit_any_switch_point)
     int found = 0;
     for (const cm_suite *const *suite = cm_registry_suites(); *suite; suite++)
         for (const cm_row *row = (*suite)->rows; row->cases; row++) {
-            static const cm_switch_point points[] = {{"T", 40, ""}, {"rows", 17, ""}, {0}};
+            static const cm_switch_point points[] = {{"T", 40, ""}, {"rows", 17, ""}, {"H", 129, ""}, {0}};
             char name[96];
             cm_error error = {{0}};
             snprintf(name, sizeof name, "%s/any", (*suite)->op);
