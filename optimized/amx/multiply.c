@@ -110,7 +110,7 @@ static void add_group(const struct route *route, const struct cm_product *produc
     }
 }
 
-// out = from * the row's scale (+ out).
+// out = from * the row's scale.
 static void end_rows(const struct cm_product *product, const float *from)
 {
     for (int64_t m = 0; product->scale_at && m < product->rows; m++) {
@@ -119,8 +119,6 @@ static void end_rows(const struct cm_product *product, const float *from)
         for (int p = 0; p < product->panels; p++) {
             int64_t at = m * CM_COLUMNS + p * CM_LANES;
             __m512 sum = _mm512_mul_ps(_mm512_load_ps(from + at), _mm512_set1_ps(scale));
-            if (product->adds)
-                sum = _mm512_add_ps(sum, _mm512_load_ps(product->out + at));
             _mm512_store_ps(product->out + at, sum);
         }
     }
@@ -132,7 +130,7 @@ static void multiply(cm_format format, const struct cm_product *product)
     struct cm_tiles tiles = {0};
     if (!product->scale) {
         float *sums = product->scale_at ? product->sums : product->out;
-        add_lines(&tiles, route, product, 0, product->lines, product->adds && !product->scale_at, sums);
+        add_lines(&tiles, route, product, 0, product->lines, false, sums);
         cm_tiles_release(&tiles);
         end_rows(product, sums);
         return;
@@ -160,15 +158,15 @@ CM_MULTIPLY(i4, CM_FORMAT_I4)
 CM_MULTIPLY(i8_codes, CM_FORMAT_I8_CODES)
 CM_MULTIPLY(i4_codes, CM_FORMAT_I4_CODES)
 
-static void add(const struct cm_addition *addition)
+// One half, whose columns begin at `column`.
+static void add_half(const struct cm_addition *addition, int half, int64_t column)
 {
-    if (addition->rows < CM_AMX_FEWEST_ROWS) {
-        cm_avx512_add(addition);
-        return;
-    }
-    const struct cm_product product = {.x = addition->v,
+    const char *v[CM_ROW_BLOCK];
+    for (int64_t m = 0; m < addition->rows; m++)
+        v[m] = addition->v[m] + half * addition->second;
+    const struct cm_product product = {.x = v,
                                        .rows = addition->rows,
-                                       .w = addition->b,
+                                       .w = addition->b[half],
                                        .panels = addition->panels,
                                        .lines = addition->lines,
                                        .group = addition->lines,
@@ -177,22 +175,34 @@ static void add(const struct cm_addition *addition)
     for (int64_t m = 0; m < addition->rows; m++)
         for (int p = 0; p < addition->panels; p++) {
             int64_t at = m * CM_COLUMNS + p * CM_LANES;
-            __m512 sum = _mm512_load_ps(addition->sums + at), before = _mm512_load_ps(addition->out + at);
-            _mm512_store_ps(addition->out + at, _mm512_fmadd_ps(sum, _mm512_set1_ps(addition->s), before));
+            float *to = addition->out + at + column;
+            __m512 sum = _mm512_load_ps(addition->sums + at);
+            _mm512_store_ps(to, _mm512_fmadd_ps(sum, _mm512_set1_ps(addition->s), _mm512_load_ps(to)));
         }
+}
+
+static void add(const struct cm_addition *addition)
+{
+    if (addition->rows < CM_AMX_FEWEST_ROWS || addition->wide) {
+        cm_avx512_add(addition);
+        return;
+    }
+    for (int half = 0; half < addition->halves; half++)
+        add_half(addition, half, (int64_t)half * addition->panels * CM_LANES);
 }
 
 const struct cm_products cm_amx_products = {
     .multiply =
         {
             [CM_FORMAT_BF16] = multiply_bf16,
+            [CM_FORMAT_BF16_F32] = cm_avx512_multiply_bf16_f32,
             [CM_FORMAT_I8] = multiply_i8,
             [CM_FORMAT_I4] = multiply_i4,
             [CM_FORMAT_I8_CODES] = multiply_i8_codes,
             [CM_FORMAT_I4_CODES] = multiply_i4_codes,
         },
     .add = add,
-    .split = cm_avx512_split,
+    .round = cm_avx512_round_row,
     .activate = cm_avx512_activate,
     .quantise = cm_avx512_quantise,
     .combine = cm_avx512_combine,

@@ -69,6 +69,7 @@ struct cm_addition {
     int panels;       // 4, 2 or 1; of two halves 2 or 1
     int64_t lines;    // of a panel
     float s, *out;    // out [rows, CM_COLUMNS]
+    float *sums;      // scratch of the same size
 };
 
 // h = silu(gate + bias) * (up + bias) of one row.
@@ -111,7 +112,7 @@ struct cm_products {
     void (*activate)(const struct cm_activation *activation);
     void (*quantise)(const struct cm_quantisation *quantisation);
     void (*combine)(const struct cm_combination *combination);
-    // Bit n: a product of an expert with `rows` rows takes the kernel's path n (cm_path).
+    // Bit n: a product of an expert with `rows` rows takes the kernel's path n (cm_path). NULL: it has none.
     unsigned (*paths)(const struct cm_product *product, int64_t rows);
     bool adjacent; // rows of a product must stand at equal distances: x[m] = x[0] + m * (x[1] - x[0])
 };

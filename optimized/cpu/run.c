@@ -177,7 +177,8 @@ static void add_lora(const struct cm_work *work, const struct item *item, int64_
                                        .wide = work->engine->quantised,
                                        .second = work->v_stride,
                                        .s = cm_load_float(scaling, cm_row_at(scaling, 0, 0, 0), l),
-                                       .out = local->out + (first - begin) * CM_COLUMNS};
+                                       .out = local->out + (first - begin) * CM_COLUMNS,
+                                       .sums = local->sums};
         for (int half = 0; half < (part == CM_PART_DOWN ? 1 : 2); half++) {
             const struct cm_pack *pack = &b[part + half];
             if (!pack->data) // gate or up alone has an adapter
@@ -225,7 +226,8 @@ static void multiply(const struct cm_work *work, const struct item *item, const 
                                  .sums = local->sums,
                                  .next = ends ? NULL : w + bytes,
                                  .next_bytes = ends ? 0 : bytes};
-    note_paths(work, work->products->paths(&product, item->rows->end - item->rows->begin));
+    if (work->products->paths)
+        note_paths(work, work->products->paths(&product, item->rows->end - item->rows->begin));
     work->products->multiply[pack->format](&product);
 }
 
