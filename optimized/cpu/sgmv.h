@@ -109,14 +109,15 @@ static inline int64_t cm_sgmv_load_v(const struct cm_sgmv_work *run, const struc
     float row[CM_SGMV_RANKS + CM_AVX512_LANES];
     int64_t parts = run->v && !cm_is_bf16(run->v) ? run->target->parts : 1;
     for (int64_t n = 0; n < count; n++) {
-        const float *sums = run->sums + ((first + n) * run->S + slice) * run->stride;
-        int64_t terms = run->steps;
+        const float *sums = row;
+        int64_t terms = 1;
         if (run->v) {
             const char *from = cm_row_at(run->v, 0, cm_load_int(run->permutation, 0, first + n), slice);
             for (int64_t j = 0; j < segment->rank; j++)
                 row[j] = cm_load_float(run->v, from, j);
-            sums = row;
-            terms = 1;
+        } else {
+            sums = run->sums + ((first + n) * run->S + slice) * run->stride;
+            terms = run->steps;
         }
         cm_avx512_split_sum(sums, terms, run->T * run->S * run->stride, segment->rank, parts,
                             v + n * run->stride, part_stride);
@@ -379,7 +380,7 @@ static inline cm_status cm_sgmv_run(const cm_call *call, const struct cm_sgmv_ta
         return status;
     if (!adapters || !adapters->updated || adapters->L != call->host->dim(call, 'L') ||
         adapters->S != call->host->dim(call, 'S') || adapters->K != call->host->dim(call, 'K') ||
-        adapters->N != call->host->dim(call, 'N'))
+        adapters->N != call->host->dim(call, 'N') || adapters->r != call->host->dim(call, 'r'))
         return call->host->fail(call, CM_BAD_STATE, "update was not called for these shapes");
     return cm_sgmv_execute(call, target, adapters);
 }

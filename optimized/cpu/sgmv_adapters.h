@@ -35,10 +35,10 @@ static inline void cm_sgmv_pack_panels(const DLTensor *tensor, int64_t i0, int64
 }
 
 struct cm_sgmv_adapters {
-    uint16_t *a, *b;      // 64-byte aligned; NULL: there is no element
-    int64_t *a_at, *b_at; // [L]: first element of each adapter's; its slices follow each other in A
-    int64_t *rank;        // [L]
-    int64_t L, S, K, N;   // of the last update
+    uint16_t *a, *b;       // 64-byte aligned; NULL: there is no element
+    int64_t *a_at, *b_at;  // [L]: first element of each adapter's; its slices follow each other in A
+    int64_t *rank;         // [L]
+    int64_t L, S, K, N, r; // of the last update
     bool updated;
 };
 
@@ -112,6 +112,7 @@ static inline bool cm_sgmv_pack(const cm_call *call, const struct cm_sgmv_order 
     adapters->S = S;
     adapters->K = K;
     adapters->N = N;
+    adapters->r = call->host->dim(call, 'r');
     adapters->updated = true;
     return true;
 }

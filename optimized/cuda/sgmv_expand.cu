@@ -281,6 +281,9 @@ cm_status run(const cm_call *call, void *)
     }
 }
 
+// Which of both a segment takes, only the device knows.
+const cm_switch_point points[] = {{"rows", CM_TILE_ROWS, "from vectors to tensor cores"}, {}};
+
 } // namespace
 
 const cm_kernel cm_sgmv_expand_cuda = {
@@ -294,4 +297,5 @@ const cm_kernel cm_sgmv_expand_cuda = {
     .run = run,
     .side = &CM_CUDA_SIDE,
     .capturable = true,
+    .switch_points = points,
 };

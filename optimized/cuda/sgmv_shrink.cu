@@ -270,6 +270,9 @@ cm_status run(const cm_call *call, void *)
     }
 }
 
+// Which of both a segment takes, only the device knows.
+const cm_switch_point points[] = {{"rows", CM_TILE_ROWS, "from vectors to tensor cores"}, {}};
+
 } // namespace
 
 const cm_kernel cm_sgmv_shrink_cuda = {
@@ -283,4 +286,5 @@ const cm_kernel cm_sgmv_shrink_cuda = {
     .run = run,
     .side = &CM_CUDA_SIDE,
     .capturable = true,
+    .switch_points = points,
 };
