@@ -9,7 +9,9 @@ static const cm_row rows[] = {
     {"t5-k2-e4-h48-i40-r8x2-bf16-num_gpu_experts=2-cpu_partitions=2-map_shuffled-{random,exact}-s1", NULL,
      CM_SET_SMOKE | CM_SET_CI, "a little of everything"},
     {"t9-k2-e4-h48-i40-r8x3-bf16-{,num_gpu_experts=0,num_gpu_experts=1,num_gpu_experts=4}-{random,exact}-s2",
-     MORE, CM_SET_CI, "none, one or all of the experts on the device, and nobody says how many"},
+     EACH, CM_SET_CI, "none, one or all of the experts on the device, and nobody says how many"},
+    {"t9-k2-e4-h48-i40-r8x3-bf16-{,num_gpu_experts=4}-random-s2", "state determinism", CM_SET_CI,
+     "the same, called again and again"},
     {"t9-k2-e4-h48-i37-r8x3-{bf16,f32}-num_gpu_experts=1-cpu_partitions={2,4}-holes-{random,exact}-s3", EACH,
      CM_SET_CI, "partitions of unequal width, adapters and none, slots of -1"},
     {"t9-k2-e4-h48-i40-r8x3-bf16-num_gpu_experts=2-{map_identity,map_reversed,map_replicated}-{random,exact}-"
