@@ -44,6 +44,7 @@ class Clock:
         """A function that makes all calls: replays of a graph, captured after a plain run."""
         torch = self.torch
         side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for call in calls:
                 call()
