@@ -74,12 +74,10 @@ static const cm_row rows[] = {
      "as many tokens as lie on both sides of them"},
     {"t3-k1-e2-h{3600-i64,64-i3600}-r8x2-bf16-{random,exact}-s27", "numerics bounds", CM_SET_CI,
      "rows of more than 3584"},
-    {"t{6,7,17,33,49}-k1-e1-h64-i48-r8x1-bf16-full-{random,exact}-s28", "numerics effect bounds", CM_SET_CI,
-     "an expert's rows on both sides of each switch: 6 for one pass, 16 and 32 of tiles, 48 of a product"},
     {"t{6,7,33}-k1-e1-h192-i136-r8x1-bf16-g{32,128}-{wi8,wi4}-full-random-s28", "numerics", CM_SET_CI,
-     "the same with scale groups"},
+     "few rows of an expert, and many: scale groups of several steps"},
     {"t{6,7,33}-k1-e1-h192-i136-r33x1-bf16-yf32-{,g32}-{wi8,wi4}-act_quant=int8_row-full-random-s28",
-     "numerics", CM_SET_CI, "the same with quantised rows"},
+     "numerics", CM_SET_CI, "the same with quantised rows and a rank above a tile"},
     {"t17-k2-e6-h48-i40-r8x3-{bf16,f32}-{map_identity,map_reversed,map_shuffled,map_replicated}-{random,"
      "exact}-"
      "s28",

@@ -11,14 +11,14 @@
 
 #include "optimized/amx/products.h"
 
+enum { CM_TILE_ROWS = 16, CM_TILE_DEPTH = 16, CM_TILE_ROW_BYTES = 64 };
+
 #if CM_AMX_BUILT
 
 #include <immintrin.h>
 #if CM_AMX_CALLS
 #include "optimized/amx/emulator/replace.h"
 #endif
-
-enum { CM_TILE_ROWS = 16, CM_TILE_DEPTH = 16, CM_TILE_ROW_BYTES = 64 };
 
 typedef enum cm_tiles_kind {
     CM_TILES_BF16,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whether the amx kernels can run here: built with the instructions, rows by AVX512-BF16, and tiles of the
 // processor or of the emulator.
+#include "optimized/amx/blocks.h"
 #include "optimized/amx/emulator/amx.h"
 #include "optimized/amx/multiply.h"
 #include "optimized/amx/products.h"
@@ -45,3 +46,18 @@ bool cm_amx_moe_available(char *reason, size_t size)
         snprintf(reason, size, "built without AMX and AVX512-VNNI");
     return cm_amx_moe_built;
 }
+
+const cm_path cm_amx_paths[] = {
+    [CM_AMX_STREAM] = {"stream", "few rows of an expert: its weights are read once, by vectors"},
+    [CM_AMX_TILES] = {"tiles", "weights are multiplied by tiles of rows"},
+    [CM_AMX_BLOCKS] = {"blocks", "an expert has more rows than a product takes"},
+    {0},
+};
+
+const cm_switch_point cm_amx_switch_points[] = {
+    {"rows", CM_AMX_FEWEST_ROWS, "from vectors to tiles"},
+    {"rows", CM_TILE_ROWS + 1, "from one tile of rows to two"},
+    {"rows", 2 * CM_TILE_ROWS + 1, "from one block of tiles to two"},
+    {"rows", CM_ROW_BLOCK + 1, "from one product to several"},
+    {0},
+};

@@ -39,4 +39,6 @@ const cm_kernel cm_moe_forward_amx_int8 = {
     .run = run,
     .release = cm_engine_release,
     .emulated = cm_amx_emulated,
+    .paths = cm_amx_paths,
+    .switch_points = cm_amx_switch_points,
 };

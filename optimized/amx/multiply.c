@@ -63,9 +63,9 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-// Sums of the lines first..last-1, added to `out` if `keep`.
+// out = sums of the lines first..last-1.
 static void add_lines(struct cm_tiles *tiles, const struct route *route, const struct cm_product *product,
-                      int64_t first, int64_t last, bool keep, float *out)
+                      int64_t first, int64_t last, float *out)
 {
     _Alignas(64) char unpacked[PIECE_BYTES];
     int64_t row = (int64_t)product->panels * CM_LINE, most = route->unpack ? PIECE / route->expand : last;
@@ -83,7 +83,7 @@ static void add_lines(struct cm_tiles *tiles, const struct route *route, const s
             at.w = unpacked;
         }
         cm_tiles_add(tiles, route->kind, &at, product->rows, product->panels, (end - line) * route->expand,
-                     keep || line > first);
+                     line > first);
     }
 }
 
@@ -130,13 +130,13 @@ static void multiply(cm_format format, const struct cm_product *product)
     struct cm_tiles tiles = {0};
     if (!product->scale) {
         float *sums = product->scale_at ? product->sums : product->out;
-        add_lines(&tiles, route, product, 0, product->lines, false, sums);
+        add_lines(&tiles, route, product, 0, product->lines, sums);
         cm_tiles_release(&tiles);
         end_rows(product, sums);
         return;
     }
     for (int64_t first = 0, group = 0; first < product->lines; first += product->group, group++) {
-        add_lines(&tiles, route, product, first, smaller(first + product->group, product->lines), false,
+        add_lines(&tiles, route, product, first, smaller(first + product->group, product->lines),
                   product->sums);
         add_group(route, product, group);
     }
@@ -191,6 +191,12 @@ static void add(const struct cm_addition *addition)
         add_half(addition, half, (int64_t)half * addition->panels * CM_LANES);
 }
 
+static unsigned find_paths(const struct cm_product *product, int64_t rows)
+{
+    unsigned path = product->rows < CM_AMX_FEWEST_ROWS ? CM_AMX_STREAM : CM_AMX_TILES;
+    return 1u << path | (rows > CM_ROW_BLOCK ? 1u << CM_AMX_BLOCKS : 0);
+}
+
 const struct cm_products cm_amx_products = {
     .multiply =
         {
@@ -206,6 +212,7 @@ const struct cm_products cm_amx_products = {
     .activate = cm_avx512_activate,
     .quantise = cm_avx512_quantise,
     .combine = cm_avx512_combine,
+    .paths = find_paths,
     .adjacent = true,
 };
 
