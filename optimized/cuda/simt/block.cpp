@@ -60,6 +60,15 @@ void wake(Thread *sleeper)
     b->ready[(b->ready_first + b->ready_count++) % MOST_THREADS] = sleeper;
 }
 
+void wake_first(Thread *sleeper)
+{
+    Block *b = running;
+    sleeper->state = READY;
+    b->ready_first = (b->ready_first - 1) % MOST_THREADS;
+    b->ready[b->ready_first] = sleeper;
+    b->ready_count++;
+}
+
 void wait(State state)
 {
     Thread *self = running->current;

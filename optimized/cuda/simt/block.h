@@ -135,6 +135,8 @@ inline Thread *thread(void)
 // Puts the running thread to sleep in `state`, and goes on with another one.
 void wait(State state);
 void wake(Thread *thread);
+// Before those that are ready already: a warp goes on as long as it can, while its stacks are in the cache.
+void wake_first(Thread *thread);
 
 void barrier(Place place);
 void settle_early_read(void); // at a barrier and at the end of the block

@@ -59,8 +59,11 @@ void meet(unsigned mask, const char *operation, Place place, const Visitor &visi
     if (mask & warp->exited)
         fail(EXITED_LANE, place, "%s with mask %08x, of which the lanes %08x have returned", operation, mask,
              mask & warp->exited);
-    look_for_clash(self, warp, mask, operation, place);
-    Meeting *meeting = find_meeting(warp, mask, operation);
+    Meeting *meeting = warp->meetings;
+    if (warp->under_way != 1 || meeting->mask != mask || meeting->operation != operation) {
+        look_for_clash(self, warp, mask, operation, place);
+        meeting = find_meeting(warp, mask, operation);
+    }
     uint32_t bit = 1u << (meeting - warp->meetings);
     if (!(warp->under_way & bit)) {
         warp->under_way |= bit;
@@ -80,9 +83,9 @@ void meet(unsigned mask, const char *operation, Place place, const Visitor &visi
     }
     warp->under_way &= ~bit;
     finish(meeting);
-    for (int n = 0; n < warp->lanes; n++)
+    for (int n = warp->lanes - 1; n >= 0; n--)
         if (mask >> warp->order[n] & 1 && warp->order[n] != self->lane)
-            wake(&b->threads[(size_t)(self->warp * WARP + warp->order[n])]);
+            wake_first(&b->threads[(size_t)(self->warp * WARP + warp->order[n])]);
 }
 
 void sync_warp(unsigned mask, Place place)
