@@ -144,6 +144,13 @@ static cm_status fill_exact(cm_pristine *pristine, cm_error *error)
                    hosted.error.message);
 }
 
+bool cm_pristine_is_exact(const cm_pristine *pristine)
+{
+    cm_hosted hosted;
+    hosted_open(pristine, pristine->arguments, &hosted);
+    return pristine->test_case.op->exact(&hosted.call) == CM_OK;
+}
+
 // A row of an optional argument that the source does not have is absent; what nothing knows is generated.
 static bool present(const cm_pristine *pristine, int n)
 {

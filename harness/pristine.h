@@ -49,6 +49,8 @@ cm_status cm_pristine_unadapted(const cm_pristine *from, cm_pristine *to, cm_err
 cm_status cm_pristine_vary(const cm_pristine *from, uint64_t seed, cm_pristine *to, cm_error *error);
 // Gives an argument of a copy compact memory of its own, with its values: before a weight is changed.
 cm_status cm_pristine_own(cm_pristine *pristine, int argument, cm_error *error);
+// Whether the op proves the values exact, e.g. after they were mixed with others.
+bool cm_pristine_is_exact(const cm_pristine *pristine);
 // Forgets what the reference said, after values were changed.
 void cm_pristine_changed(cm_pristine *pristine);
 // Gives back the room for answers of the reference (addresses count against a kernel's process): for values

@@ -30,7 +30,8 @@ static bool set_word(cm_case *test_case, cm_axis_kind axis, const char *name)
     return false;
 }
 
-// The values of a call: those of `base`, with the arguments of some roles from `other`.
+// The values of a call: those of `base`, with the arguments of some roles from `other`. Values that are exact
+// with their own partners need not be so with others: then they count as random ones.
 static void mix(const cm_pristine *base, const cm_pristine *other, unsigned roles, cm_pristine *mixed)
 {
     cm_error error = {{0}};
@@ -39,6 +40,8 @@ static void mix(const cm_pristine *base, const cm_pristine *other, unsigned role
     for (int n = 0; other && base->test_case.op->arguments[n].name; n++)
         if (base->arguments[n] && roles & 1u << base->test_case.op->arguments[n].role)
             cm_tensor_copy(mixed->arguments[n], other->arguments[n]);
+    if (other && !cm_pristine_is_exact(mixed))
+        set_word(&mixed->test_case, CM_AXIS_TIER, "random");
 }
 
 // Whether every argument of the adapters may be absent.

@@ -24,6 +24,12 @@ namespace
 
 enum { COMBINE = 128 }; // most threads
 
+enum { FEW, MANY, MANY_ROWS = 32 }; // paths, and the slots of an expert from which it is MANY, on average
+const cm_path paths[] = {{"tiles_16", "tiles of 16 slots: weights are read once per tile"},
+                         {"tiles_64", "tiles of 64 slots: a warp has 32 rows and 32 columns"},
+                         {}};
+const cm_switch_point points[] = {{"rows", MANY_ROWS, "from tiles of 16 slots to tiles of 64"}, {}};
+
 // sums += s B v; `which` is v's place of two.
 template <typename T, int ROWS>
 CM_DEVICE void add_lora(const cm_moe_layer<T> &layer, const cm_moe_tile &tile,
@@ -265,7 +271,7 @@ template <typename T> bool open_layer(const cm_call *call, cm_moe_layer<T> *laye
     const cm_host *host = call->host;
     bool shared = host->argument(call, "shared_gate") != NULL, there = true;
     int64_t T_ = host->dim(call, 'T'), k = host->dim(call, 'k'), E = host->dim(call, 'E');
-    int64_t slots = T_ * (k + shared), experts = E + shared, rows = slots >= 32 * experts ? 64 : 16;
+    int64_t slots = T_ * (k + shared), experts = E + shared, rows = slots >= MANY_ROWS * experts ? 64 : 16;
     int64_t tiles = slots / rows + experts,
             L = host->argument(call, "token_adapter") ? host->dim(call, 'L') : 0;
     layer->routed = open_experts<T>(call, true);
@@ -349,6 +355,7 @@ template <typename T, typename Y> cm_status run_as(const cm_call *call)
         return CM_OK;
     if (!open_layer(call, &layer))
         return call->host->fail(call, CM_NO_MEMORY, "no scratch memory on the device");
+    call->host->path(call, layer.slots.tile_rows == 64 ? MANY : FEW);
     return layer.slots.tile_rows == 64 ? launch<T, Y, 64>(call, layer) : launch<T, Y, 16>(call, layer);
 }
 
@@ -409,4 +416,6 @@ const cm_kernel cm_moe_forward_cuda = {
     .run = run,
     .side = &CM_CUDA_SIDE,
     .capturable = true,
+    .paths = paths,
+    .switch_points = points,
 };
