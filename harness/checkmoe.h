@@ -234,7 +234,8 @@ typedef struct cm_side {
     void (*release)(void *memory); // accepts NULL
     cm_status (*copy_in)(void *device, const void *host, size_t bytes, char *reason, size_t reason_size);
     cm_status (*copy_out)(void *host, const void *device, size_t bytes, char *reason, size_t reason_size);
-    // Waits for all launches, and says whether one of them failed.
+    // Waits for all launches, and says whether one of them failed; CM_BAD_ID: one found a bad value and wrote
+    // nothing.
     cm_status (*synchronize)(char *reason, size_t reason_size);
     // From here to `conclude` what this thread launches on *stream is recorded with its arguments in place of
     // being run. What waits for the device, allocates there, or launches elsewhere, fails meanwhile, and
@@ -343,6 +344,9 @@ typedef struct cm_kernel {
     bool capturable;
     const cm_path *paths;                 // at most CM_MAX_PATHS, then a NULL name; NULL: there is only one
     const cm_switch_point *switch_points; // ends with a NULL quantity; NULL: none
+    // Promised, of a device: indices and ranks are held against their ranges there, and a call with a bad one
+    // is refused by run or synchronize before anything is written. Kernels of host memory always do so.
+    bool checks_values;
 } cm_kernel;
 
 // The one symbol of a plug-in: returns its kernels (ends with NULL), or NULL if it cannot serve this version.

@@ -136,8 +136,10 @@ static cm_status settle(cm_stage *stage, cm_status status)
 {
     const cm_side *side = stage->site.side;
     char reason[200] = "";
-    if (side && side->synchronize && side->synchronize(reason, sizeof reason) != CM_OK)
-        status = cm_fail(&stage->hosted.error, CM_DEVICE_FAULT, "%s", reason);
+    cm_status waited = side && side->synchronize ? side->synchronize(reason, sizeof reason) : CM_OK;
+    if (waited != CM_OK) // a refusal, of a kernel that looked on the device, or a fault
+        status =
+            cm_fail(&stage->hosted.error, waited == CM_BAD_ID ? CM_BAD_ID : CM_DEVICE_FAULT, "%s", reason);
     return status;
 }
 

@@ -16,6 +16,8 @@ typedef struct cm_f16 {
     uint16_t bits;
 } cm_f16;
 
+#include "optimized/cuda/refusal.h"
+
 #ifdef __CUDACC__
 #include "optimized/cuda/device_gpu.h"
 #else

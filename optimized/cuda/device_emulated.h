@@ -278,6 +278,20 @@ static inline void cm_load_matrices_transposed(uint32_t *registers, cm_shared<T>
     cm_simt::load_matrices(registers, COUNT, from.hold(index, 8, 16, CM_PLACE), true, CM_PLACE);
 }
 
+// Says that a value is outside its range; the launch returns CM_BAD_ID. For kernels, and their hosts.
+struct cm_refusal {
+};
+
+CM_DEVICE void cm_refuse(const cm_refusal &, cm_refused argument, int64_t element)
+{
+    cm_simt::refuse((uint64_t)argument << CM_REFUSED_SHIFT | (uint64_t)element);
+}
+
+[[maybe_unused]] static inline cm_refusal cm_refusal_of(const cm_call *)
+{
+    return cm_refusal{};
+}
+
 // What a host function may ask of the device's runtime; every one of them spoils a graph that is captured.
 [[maybe_unused]] static inline cm_status cm_copy_out(const cm_call *call, void *host, const void *device,
                                                      size_t bytes)

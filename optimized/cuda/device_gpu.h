@@ -239,6 +239,24 @@ static cm_status cm_launch(const cm_call *call, void (*kernel)(Parameters...), d
 #define CM_LAUNCH(call, kernel, grid, block, shared, ...)                                                    \
     cm_launch(call, kernel, grid, block, shared, __VA_ARGS__)
 
+// Says that a value is outside its range; synchronize returns CM_BAD_ID. One word for the process: what is
+// said last stays.
+struct cm_refusal {
+    volatile uint64_t *word; // of host memory
+};
+
+extern volatile uint64_t *cm_cuda_refused; // NULL: there is no device
+
+CM_DEVICE void cm_refuse(const cm_refusal &to, cm_refused argument, int64_t element)
+{
+    *to.word = (uint64_t)argument << CM_REFUSED_SHIFT | (uint64_t)element;
+}
+
+[[maybe_unused]] static inline cm_refusal cm_refusal_of(const cm_call *)
+{
+    return cm_refusal{cm_cuda_refused};
+}
+
 // What a host function may ask of the device's runtime; every one of them spoils a graph that is captured.
 [[maybe_unused]] static inline cm_status cm_copy_out(const cm_call *call, void *host, const void *device,
                                                      size_t bytes)

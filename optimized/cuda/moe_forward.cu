@@ -4,7 +4,9 @@
 // its own; B v is added to the base's fp32 sums, adapter by adapter, before the activation (gate, up) and
 // before the combine (down): no delta travels through device memory. The shared expert is one expert more.
 // The combine adds a token's slots in their order. Nothing is atomic; launch shapes depend on sizes alone,
-// and nothing is read back: a launch can be captured with one batch and replayed with others.
+// and nothing is read back: a launch can be captured with one batch and replayed with others. Ids, adapters
+// and ranks are held against their ranges by the sorts; if one is outside, there are no tiles, and nothing is
+// written.
 //   launch       grid                         moves (elements of x's dtype unless said)
 //   sort_tokens  L + 1; only with adapters    token_adapter and ranks 2 (L + 1) times (int32), T once
 //   sort_slots   experts                      topk_ids 2 experts times (int32), slots and tiles once
@@ -16,6 +18,9 @@
 // Seven launches with adapters, four without. The roundings are those of the op: v, h and a slot's y to the
 // dtype of x. Limits: bf16 or f16, shared by x, weights, biases and adapters; the output has the same or
 // fp32; silu, weights on the output, no integers.
+#include "optimized/cuda/moe_sort.h"
+#include "optimized/cuda/product.h"
+
 #include "optimized/cuda/moe_layer.h"
 #include "optimized/kernels.h"
 
@@ -266,6 +271,16 @@ int64_t padded(int64_t count)
     return cm_ceiling(count, 8) * 8;
 }
 
+bool any_adapter(const cm_call *call)
+{
+    static const char *const names[] = {"lora_a_gate",        "lora_a_up",        "lora_a_down",
+                                        "shared_lora_a_gate", "shared_lora_a_up", "shared_lora_a_down"};
+    bool any = false;
+    for (const char *name : names)
+        any = any || call->host->argument(call, name);
+    return any;
+}
+
 template <typename T> bool open_layer(const cm_call *call, cm_moe_layer<T> *layer)
 {
     const cm_host *host = call->host;
@@ -297,13 +312,14 @@ template <typename T> bool open_layer(const cm_call *call, cm_moe_layer<T> *laye
                     take<int32_t>(call, slots, &there),
                     take<int32_t>(call, tiles * 4, &there),
                     take<int32_t>(call, 2, &there),
+                    cm_refusal_of(call),
                     T_,
                     (int)k,
                     (int)k + shared,
                     (int)E,
                     (int)experts,
                     (int)L,
-                    (int)host->dim(call, 'r'),
+                    any_adapter(call) ? (int)host->dim(call, 'r') : 0,
                     (int)rows,
                     (int)tiles};
     return there;
@@ -418,4 +434,5 @@ const cm_kernel cm_moe_forward_cuda = {
     .capturable = true,
     .paths = paths,
     .switch_points = points,
+    .checks_values = true,
 };

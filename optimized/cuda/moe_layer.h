@@ -7,6 +7,9 @@
 #include "optimized/cuda/moe_sort.h"
 #include "optimized/cuda/product.h"
 
+namespace
+{
+
 // Rows of [L, E, n, K]; what a tensor doesn't have is a stride of 0.
 template <typename T> struct cm_moe_matrix {
     cm_rows<const T> rows;
@@ -130,5 +133,7 @@ CM_DEVICE void cm_moe_store(const cm_global<T> &memory, int64_t at, float first,
     cm_narrow(second, &pair.elements[1]);
     memory.set_vector(at, cm_bits<uint32_t>(pair));
 }
+
+} // namespace
 
 #endif

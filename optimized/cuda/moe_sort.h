@@ -8,6 +8,9 @@
 
 #include "optimized/cuda/arrays.h"
 
+namespace
+{
+
 enum { CM_SORT_THREADS = 512 }; // most of a block
 
 struct cm_moe_slots {
@@ -17,6 +20,7 @@ struct cm_moe_slots {
     cm_global<int32_t> sorted; // [T per_token]: slots by expert, adapter, number; none of -1
     cm_global<int32_t> tiles;  // [tile_count, 4]: expert, first of `sorted`, count (0: none)
     cm_global<int32_t> bad;    // [2]: an adapter or rank, or any of these or an id, is outside its range
+    cm_refusal refusal;        // where that is said
     int64_t T;
     int k, per_token; // places of a token: k, and one more for the shared expert, which is number E
     int E, experts;   // experts: with the shared one
@@ -47,8 +51,8 @@ struct cm_moe_span {
 enum { CM_MOE_NOWHERE = -1, CM_MOE_BAD = -2 }; // keys of what is left out, and of what makes the call wrong
 
 // Lists the items whose key is `own`, in their order, behind all those with a smaller one; says which part of
-// the list they are. Items has count, key(n) and name(n). `bad`: this thread knows of something wrong; with
-// that or a bad key nothing is listed.
+// the list they are. Items has count, key(n), name(n) and refuse(n). `bad`: this thread knows of something
+// wrong; with that or a bad key nothing is listed.
 template <typename Items>
 CM_DEVICE cm_moe_span cm_moe_list(const Items &items, int own, cm_global<int32_t> list, bool bad)
 {
@@ -61,6 +65,8 @@ CM_DEVICE cm_moe_span cm_moe_list(const Items &items, int own, cm_global<int32_t
     for (int64_t n = first + lane; n < last; n += 32) {
         int key = items.key(n);
         count += key == own ? 1ull << 32 : key >= 0 && key < own;
+        if (key == CM_MOE_BAD && own == 0)
+            items.refuse(n);
         bad = bad || key == CM_MOE_BAD;
     }
     for (int distance = 16; distance > 0; distance /= 2)
@@ -101,6 +107,10 @@ struct cm_moe_tokens {
         int adapter = slots.token_adapter.get(token);
         return adapter < -1 || adapter >= slots.L ? CM_MOE_BAD : adapter + 1;
     }
+    CM_METHOD void refuse(int64_t token) const
+    {
+        cm_refuse(slots.refusal, CM_REFUSED_TOKEN_ADAPTER, token);
+    }
     CM_METHOD int name(int64_t token) const
     {
         return (int)token;
@@ -124,6 +134,10 @@ struct cm_moe_places {
         int expert = slots.ids.memory.get(slots.ids.at(0, 0, token(n)) + place);
         return expert < -1 || expert >= slots.E ? CM_MOE_BAD : expert;
     }
+    CM_METHOD void refuse(int64_t n) const
+    {
+        cm_refuse(slots.refusal, CM_REFUSED_TOPK_IDS, token(n) * slots.k + n % slots.per_token);
+    }
     CM_METHOD int name(int64_t n) const
     {
         return (int)(token(n) * slots.per_token + n % slots.per_token);
@@ -134,8 +148,14 @@ struct cm_moe_places {
 __global__ void CM_THREADS(CM_SORT_THREADS) cm_moe_sort_tokens(CM_PARAMETER(cm_moe_slots) slots)
 {
     bool bad = false;
-    for (int a = (int)threadIdx.x; a < slots.L; a += (int)blockDim.x)
-        bad = bad || slots.rank.get(a) < 0 || slots.rank.get(a) > slots.r;
+    for (int a = (int)threadIdx.x; a < slots.L; a += (int)blockDim.x) {
+        int rank = slots.rank.get(a);
+        if (rank >= 0 && rank <= slots.r)
+            continue;
+        bad = true;
+        if (blockIdx.x == 0)
+            cm_refuse(slots.refusal, CM_REFUSED_LORA_RANK, a);
+    }
     cm_moe_span span = cm_moe_list(cm_moe_tokens{slots, slots.T}, (int)blockIdx.x, slots.tokens, bad);
     if (blockIdx.x == 0 && threadIdx.x == 0)
         slots.bad.set(0, span.bad);
@@ -162,5 +182,7 @@ __global__ void CM_THREADS(CM_SORT_THREADS) cm_moe_sort_slots(CM_PARAMETER(cm_mo
         slots.tiles.set_vector((int64_t)tile * 4, uint4{(uint32_t)own, (uint32_t)begin, (uint32_t)count, 0});
     }
 }
+
+} // namespace
 
 #endif

@@ -8,6 +8,9 @@
 
 #include "optimized/cuda/arrays.h"
 
+namespace
+{
+
 enum {
     CM_PRODUCT_COLUMNS = 64,
     CM_PRODUCT_STEP = 64, // of K, a stage
@@ -201,5 +204,7 @@ CM_DEVICE void cm_product(const cm_gather<T> &x, const cm_factor<T> *factors, in
     }
     cm_barrier();
 }
+
+} // namespace
 
 #endif

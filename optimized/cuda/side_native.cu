@@ -11,6 +11,18 @@ static cm_status explain(cudaError_t error, char *reason, size_t size)
     return error == cudaErrorMemoryAllocation ? CM_NO_MEMORY : CM_DEVICE_FAULT;
 }
 
+volatile uint64_t *cm_cuda_refused;
+
+// Host memory that kernels reach by the same address.
+static void open_refusals(void)
+{
+    void *memory = nullptr;
+    if (!cm_cuda_refused && cudaHostAlloc(&memory, sizeof(uint64_t), cudaHostAllocPortable) == cudaSuccess) {
+        cm_cuda_refused = static_cast<volatile uint64_t *>(memory);
+        *cm_cuda_refused = 0;
+    }
+}
+
 // Without a driver its version is 0 and the number of devices is not touched.
 static bool available(char *reason, size_t size)
 {
@@ -29,6 +41,8 @@ static bool available(char *reason, size_t size)
         snprintf(reason, size, "CUDA: %s", cudaGetErrorString(error));
     else if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) != cudaSuccess || major < 8)
         snprintf(reason, size, "the GPU has compute capability %d, 8 is the least", major);
+    else if (open_refusals(); !cm_cuda_refused)
+        snprintf(reason, size, "CUDA: no host memory for the device to write to");
     else
         return true;
     return false;
@@ -72,7 +86,12 @@ static cm_status copy_out(void *host, const void *device, size_t bytes, char *re
 
 static cm_status synchronize(char *reason, size_t size)
 {
-    return explain(cudaDeviceSynchronize(), reason, size);
+    cm_status status = explain(cudaDeviceSynchronize(), reason, size);
+    if (status != CM_OK || !cm_cuda_refused || !*cm_cuda_refused)
+        return status;
+    cm_refusal_print(*cm_cuda_refused, reason, size);
+    *cm_cuda_refused = 0;
+    return CM_BAD_ID;
 }
 
 // The stream does not wait for the default one, nor that for it: whoever launches there is not recorded, and

@@ -19,6 +19,9 @@ uint64_t next_schedule(void);
 void set_schedule(uint64_t schedule); // of all launches of this thread from now on; for tests
 cm_status launch_now(const cm_call *call, const Launch &launch);
 
+// By the running kernel: what refusal.h says; the launch returns it if it has no fault. The first one stays.
+void refuse(uint64_t word);
+
 bool captures(void); // whether this thread's launches are recorded (graph.h)
 cm_status record(const cm_call *call, const Launch &launch, std::shared_ptr<void> closure);
 // CM_OK, or while this thread captures the fault that `what` is then.
