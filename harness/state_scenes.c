@@ -115,16 +115,21 @@ static bool make_unloaded(cm_scenes *scenes, cm_case test_case, cm_pristine *val
     return resize(scenes, &test_case, values);
 }
 
-// Another batch of the same size.
+// Another batch of the same size; false where such a batch can't be, e.g. when a token needs all experts.
 static bool make_batch(cm_scenes *scenes, cm_case test_case, cm_axis_kind axis, const char *word,
                        cm_pristine *values)
 {
     char needed = axis == CM_AXIS_ADAPTERS ? 'L' : 'E';
+    cm_error error = {{0}};
     if (axis == CM_AXIS_ROUTING && !strcmp(cm_case_word(&test_case, axis), word))
         word = "idle";
     if (dim_of(&test_case, needed) == 0 || !set_word(&test_case, axis, word))
         return false;
-    return resize(scenes, &test_case, values);
+    memcpy(scenes->source.dims, test_case.dims, sizeof scenes->source.dims);
+    if (cm_pristine_open(&test_case, &scenes->source, values, &error) != CM_OK)
+        return false;
+    cm_pristine_ask_once(values);
+    return true;
 }
 
 static bool make_tokens(cm_scenes *scenes, cm_case test_case, cm_pristine *values)
