@@ -372,6 +372,7 @@ Suite *cm_unit_simt(void)
     tcase_add_test(tcase, threads_have_devices_of_their_own);
     suite_add_tcase(suite, tcase);
     suite_add_tcase(suite, cm_unit_simt_faults());
+    suite_add_tcase(suite, cm_unit_simt_far());
     suite_add_tcase(suite, cm_unit_simt_graph());
     return suite;
 }

@@ -13,6 +13,7 @@ extern "C" {
 Suite *cm_unit_simt(void);
 }
 TCase *cm_unit_simt_faults(void);
+TCase *cm_unit_simt_far(void);
 TCase *cm_unit_simt_graph(void);
 
 extern char cm_unit_said[512]; // the sentence of the last launch; "" when it went well
