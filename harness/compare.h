@@ -18,7 +18,8 @@ typedef struct cm_measure {
     double bias, bias_error; // mean of err sign(want) / sigma, and its standard error over tokens
     int64_t clusters;        // tokens that the bias was measured over
     double rms_want, rms_bound,
-        rms_worst; // bound: for integers sigma; worst: of the worst-case bound, for the reader
+        rms_worst;       // bound: for integers sigma; worst: of the worst-case bound, for the reader
+    double widest_share; // of rms_bound in rms_want that is still judged; 0: CM_WIDEST_SHARE
 } cm_measure;
 
 // Largest |got - want| that passes: 6 sigma + half an ulp. Sigma is the mean over all orders of summation;

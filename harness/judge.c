@@ -10,7 +10,6 @@
 // A clean kernel has rms(err/sigma) <= 1; the estimate of sigma is good to 25 % (suites/unit/sigma.c).
 static const double RMS_LIMIT = 1.5;
 // Share of rms(want) from which a bound is too wide to mean anything.
-static const double VACUOUS_SHARE = 0.05;
 // Truncation instead of rounding at one point moves the mean of err sign(want)/sigma by about 0.6 or more. On
 // clean kernels the mean scatters by 0.25/sqrt(tokens) or less. With 16 tokens, both conditions together
 // leave a false alarm less likely than 1e-8.
@@ -59,10 +58,11 @@ cm_verdict cm_judge_bounded(const cm_measure *measure, bool exact, const char *n
                            (long long)measure->beyond, (long long)measure->count, measure->worst_ratio);
     if (measure->count > 0 && measure->finite == 0)
         return cm_conclude(outcome, CM_VACUOUS, "no wanted element of `%s` is finite", name);
-    if (measure->rms_bound > VACUOUS_SHARE * measure->rms_want)
+    double share = measure->widest_share > 0 ? measure->widest_share : CM_WIDEST_SHARE;
+    if (measure->rms_bound > share * measure->rms_want)
         return cm_conclude(outcome, CM_VACUOUS,
                            "the bound is %.1f %% of rms(want) of `%s`, the limit is %.0f %%",
-                           100 * measure->rms_bound / measure->rms_want, name, 100 * VACUOUS_SHARE);
+                           100 * measure->rms_bound / measure->rms_want, name, 100 * share);
     if (!(measure->rms_z <= rms_limit(measure->independent)))
         return cm_conclude(outcome, CM_FAIL, "rms(err/sigma) of `%s` is %.2f, the limit is %.2f", name,
                            measure->rms_z, rms_limit(measure->independent));

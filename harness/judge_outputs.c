@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-static cm_verdict judge_output(const cm_trial *trial, const DLTensor *got, int n, bool exact)
+static cm_verdict judge_output(const cm_trial *trial, const DLTensor *got, int n, bool exact, double share)
 {
     const cm_pristine *pristine = trial->pristine;
     const cm_argument *argument = &pristine->test_case.op->arguments[n];
@@ -19,6 +19,7 @@ static cm_verdict judge_output(const cm_trial *trial, const DLTensor *got, int n
     } else {
         exact = exact || argument->compare == CM_COMPARE_EXACT;
         cm_compare_bounded(got, pristine->tensors[n].dtype, want, exact, &measure);
+        measure.widest_share = share;
         verdict = cm_judge_bounded(&measure, exact, argument->name, trial->outcome);
     }
     if (verdict == CM_FAIL)
@@ -26,15 +27,20 @@ static cm_verdict judge_output(const cm_trial *trial, const DLTensor *got, int n
     return verdict;
 }
 
-cm_verdict cm_judge_outputs(const cm_trial *trial, const DLTensor *const *arguments)
+cm_verdict cm_judge_outputs_within(const cm_trial *trial, const DLTensor *const *arguments, double share)
 {
     const cm_op *op = trial->pristine->test_case.op;
     bool exact = !strcmp(cm_case_word(&trial->pristine->test_case, CM_AXIS_TIER), "exact");
     cm_verdict verdict = CM_PASS;
     for (int n = 0; op->arguments[n].name && verdict == CM_PASS; n++)
         if (op->arguments[n].compare != CM_COMPARE_NONE)
-            verdict = judge_output(trial, arguments[n], n, exact);
+            verdict = judge_output(trial, arguments[n], n, exact, share);
     if (verdict == CM_PASS && trial->outcome->compared == 0)
         return cm_conclude(trial->outcome, CM_VACUOUS, "there is no output element to compare");
     return verdict;
+}
+
+cm_verdict cm_judge_outputs(const cm_trial *trial, const DLTensor *const *arguments)
+{
+    return cm_judge_outputs_within(trial, arguments, CM_WIDEST_SHARE);
 }

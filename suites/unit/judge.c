@@ -237,6 +237,10 @@ START_TEST(vacuous_share)
         expect(m ? CM_VACUOUS : CM_PASS, false,
                m ? "the bound is 5.0 % of rms(want) of `y`, the limit is 5 %" : "");
     }
+    output.measure.widest_share = 0.12;
+    ck_assert_int_eq(cm_judge_bounded(&output.measure, false, "y", &output.outcome), CM_PASS);
+    output.measure.widest_share = 0.04;
+    ck_assert_int_eq(cm_judge_bounded(&output.measure, false, "y", &output.outcome), CM_VACUOUS);
     begin(CM_F64, 4, 4);
     for (int n = 0; n < 16; n++)
         set(n, 0, 0);
