@@ -1,12 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/arena.h"
 
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 
 enum { PAGE = 4096 };
 
 static _Thread_local cm_arena *active; // the first of a list
+
+// The first active arena of each thread that has one: a kernel's own threads have none, and ask all.
+enum { THREADS = 16 };
+static _Atomic(cm_arena *) shown[THREADS];
+static _Thread_local int shown_at = -1; // this thread's place, -1: none
+
+static void show(void)
+{
+    for (int n = 0; active && shown_at < 0 && n < THREADS; n++) {
+        cm_arena *none = NULL;
+        if (atomic_compare_exchange_strong(&shown[n], &none, active))
+            shown_at = n;
+    }
+    if (shown_at >= 0)
+        atomic_store(&shown[shown_at], active);
+    if (!active)
+        shown_at = -1;
+}
+
 static bool (*owns_elsewhere)(const void *address);
 
 enum { POOL = 256 };
@@ -193,6 +213,7 @@ void cm_arena_activate(cm_arena *arena)
     cm_arena_deactivate(arena);
     arena->next = active;
     active = arena;
+    show();
 }
 
 void cm_arena_deactivate(const cm_arena *arena)
@@ -204,6 +225,7 @@ void cm_arena_deactivate(const cm_arena *arena)
         cm_arena *found = *link;
         *link = found->next;
         found->next = NULL;
+        show();
     }
 }
 
@@ -291,25 +313,40 @@ void cm_arena_elsewhere(bool (*owns)(const void *address))
     owns_elsewhere = owns;
 }
 
+static bool is_remote(const cm_block *block, const char *place)
+{
+    return block->remote && place >= block->remote &&
+           place - block->remote < (int64_t)block->mapped - 2 * PAGE;
+}
+
+// Which block of these arenas has the place; NULL: none.
+static const cm_block *find_block(const cm_arena *first, const char *place, const cm_arena **arena)
+{
+    for (*arena = first; *arena; *arena = (*arena)->next)
+        for (int n = 0; n < (*arena)->count; n++) {
+            const cm_block *block = &(*arena)->blocks[n];
+            if (is_remote(block, place) ||
+                (place >= block->mapping && place < block->mapping + block->mapped))
+                return block;
+        }
+    return NULL;
+}
+
 cm_touch cm_arena_explain(const void *address, bool write, char *text, size_t size, const cm_block **found)
 {
     const char *place = address;
     char *at = text;
     const char *end = text + size - 1;
-    *found = NULL;
-    for (const cm_arena *arena = active; arena; arena = arena->next)
-        for (int n = 0; n < arena->count; n++) {
-            const cm_block *block = &arena->blocks[n];
-            int64_t from_remote = block->remote ? place - block->remote : -1;
-            bool remote = from_remote >= 0 && from_remote < (int64_t)block->mapped - 2 * PAGE;
-            if (!remote && (place < block->mapping || place >= block->mapping + block->mapped))
-                continue;
-            *found = block;
-            if (remote)
-                return explain_remote(block, from_remote - (block->data - block->mapping - PAGE), write, text,
-                                      end);
-            return explain(arena, block, place, write, text, end);
-        }
+    const cm_arena *arena;
+    const cm_block *block = find_block(active, place, &arena);
+    for (int n = 0; !block && n < THREADS; n++)
+        block = find_block(atomic_load(&shown[n]), place, &arena);
+    *found = block;
+    if (block && is_remote(block, place))
+        return explain_remote(block, place - block->remote - (block->data - block->mapping - PAGE), write,
+                              text, end);
+    if (block)
+        return explain(arena, block, place, write, text, end);
     if (owns_elsewhere && owns_elsewhere(address)) {
         bool launched = active && active->launched;
         at = put_text(at, end, launched ? "device " : "host ");

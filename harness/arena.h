@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Memory that tells on its users: each block has a mapping of its own between two guard pages, lies flush
 // against one of them, and the rest of its pages is canaried. A fault address can be turned into a sentence
-// about the blocks of the thread's `active` arenas from a signal handler.
+// about the blocks of `active` arenas, the thread's own first, from a signal handler.
 #ifndef CM_ARENA_H
 #define CM_ARENA_H
 

@@ -5,6 +5,7 @@
 
 #include <check.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -126,6 +127,28 @@ START_TEST(faults_are_explained)
     ck_assert_str_eq(fault.text, row->text);
     ck_assert_int_eq(fault.touch, row->touch);
     ck_assert_ptr_eq(fault.block, block);
+}
+END_TEST
+
+static void *ask(void *context)
+{
+    cm_arena_explain(context, true, fault.text, sizeof fault.text, &fault.block);
+    return NULL;
+}
+
+// A kernel's own threads have no arena, and are told about those of the thread that called it.
+START_TEST(other_threads_are_told)
+{
+    const cm_block *block = &arena.blocks[PADDED];
+    pthread_t thread;
+    ck_assert_int_eq(pthread_create(&thread, NULL, ask, block->data + 76), 0);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    ck_assert_ptr_eq(fault.block, block);
+    ck_assert_ptr_nonnull(strstr(fault.text, block->name));
+    cm_arena_activate(NULL);
+    ck_assert_int_eq(pthread_create(&thread, NULL, ask, block->data + 76), 0);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    ck_assert_ptr_null(fault.block);
 }
 END_TEST
 
@@ -371,6 +394,7 @@ Suite *cm_unit_arena(void)
     tcase_add_checked_fixture(faults, set_up, tear_down);
     tcase_add_checked_fixture(memory, NULL, tear_down);
     tcase_add_loop_test(faults, faults_are_explained, 0, (int)(sizeof touched / sizeof *touched));
+    tcase_add_test(faults, other_threads_are_told);
     tcase_add_test(faults, strangers_are_named);
     tcase_add_test(faults, sentences_fit);
     tcase_add_test(faults, protection_is_for_inputs);
