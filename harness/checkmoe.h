@@ -301,7 +301,7 @@ typedef struct cm_path {
 
 typedef struct cm_switch_point {
     const char *quantity; // a dimension letter, or what the suites of the op call it: "rows" are those of one
-                          // expert (moe_forward) or of one segment (sgmv), none of whose adapters differ
+                          // expert or of one segment, none of whose adapters differ
     int64_t first;        // smallest value on the far side, 1 or more: the kernel's own constant
     const char *meaning;
 } cm_switch_point;

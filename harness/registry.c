@@ -31,6 +31,7 @@
 #else
 #define CM_NATIVE(symbol)
 #endif
+#define CM_NATIVE_HOST CM_NATIVE
 
 static const cm_op *const ops[] = {
 #include "reference/ops.inc"

@@ -23,6 +23,11 @@ MODELS = (
 )
 
 
+def experts_of(model, tokens):
+    """Mean number of experts that so many tokens reach."""
+    return model.E * (1 - (1 - model.k / model.E) ** tokens)
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     op: str  # sgmv or moe_forward
@@ -49,13 +54,32 @@ class Case:
 
     @property
     def least_bytes(self):
-        """Each addressed element of bf16 moved once; y is read and written."""
+        """Each addressed element of bf16 moved once; y is read and written. Of a layer the mean over routings in which
+        each token draws its experts evenly."""
         if self.op == "sgmv":
             return 2 * (self.used * self.r * (self.K + self.N) + self.T * (self.K + 2 * self.N))
         m = self.model
-        experts = min(m.E, self.T * m.k)
-        pairs = min(experts * self.used, self.T * m.k)  # expert and adapter
-        return 2 * (experts * 3 * m.H * m.I + pairs * 3 * self.r * (m.H + m.I) + 2 * self.T * m.H)
+        return self.base_bytes + round(2 * self.pairs * 3 * self.r * (m.H + m.I))
+
+    @property
+    def base_bytes(self):
+        """The same of a layer without its adapters."""
+        m = self.model
+        return round(2 * (experts_of(m, self.T) * 3 * m.H * m.I + 2 * self.T * m.H))
+
+    @property
+    def pairs(self):
+        """Experts with an adapter that some token takes there: tokens take adapters in turn."""
+        share, more = divmod(self.T, self.used)
+        return more * experts_of(self.model, share + 1) + (self.used - more) * experts_of(self.model, share)
+
+    @property
+    def operations(self):
+        """Additions and multiplications."""
+        if self.op == "sgmv":
+            return 2 * self.T * self.r * (self.K + self.N)
+        m = self.model
+        return 2 * self.T * m.k * 3 * (m.H * m.I + self.r * (m.H + m.I))
 
 
 def sgmv_cases():

@@ -25,11 +25,13 @@ static const cm_op *const ops[] = {
 #else
 #define CM_NATIVE(symbol) &symbol,
 #endif
+#define CM_NATIVE_HOST(symbol) // wants kernels of the host, which are not here
 static const cm_kernel *const kernels[] = {
 #include "optimized/kernels.inc"
     NULL};
 #undef CM_KERNEL
 #undef CM_NATIVE
+#undef CM_NATIVE_HOST
 
 struct checkmoe_call {
     cm_call call; // first: host functions get a pointer to it
@@ -114,13 +116,20 @@ static void *host_scratch(const cm_call *call, size_t bytes, size_t alignment)
     return self->scratch + at;
 }
 
+static void host_path(const cm_call *call, int number)
+{
+    (void)call;
+    (void)number;
+}
+
 static const cm_host host = {.abi_version = CM_ABI_VERSION,
                              .argument = host_argument,
                              .attribute = host_attribute,
                              .dim = host_dim,
                              .fail = host_fail,
                              .validate = host_validate,
-                             .scratch = host_scratch};
+                             .scratch = host_scratch,
+                             .path = host_path};
 
 checkmoe_call *checkmoe_open(const char *name, char *error, size_t size)
 {

@@ -35,13 +35,15 @@ def rival(name, names):
     return next((own for own in (f"{op}/cuda", f"{op}/cuda-pair") if own in names), None)
 
 
-def metrics(case, ceilings, samples, ours):
-    """Figures of one contestant's samples (seconds of a call). `ours`: those of the checkmoe kernel, or None."""
+def metrics(case, ceilings, samples, ours, adapted=True):
+    """Figures of one contestant's samples (seconds of a call). `ours`: those of the checkmoe kernel, or None;
+    `adapted`: it reads the adapters."""
+    least = case.least_bytes if adapted else case.base_bytes
     seconds, low, high = median_interval(samples)
     found = {"us": seconds * 1e6, "us_low": low * 1e6, "us_high": high * 1e6, "rounds": len(samples),
-             "least_bytes": case.least_bytes}
+             "least_bytes": least}
     if ceilings:
-        found["share_of_copy"] = case.least_bytes / seconds / ceilings["copy"]
+        found["share_of_copy"] = least / seconds / ceilings["copy"]
         found["times_empty_launch"] = seconds / ceilings["launch"]
     if ours is not None and ours is not samples:
         found["ours_faster"], found["ours_faster_low"], found["ours_faster_high"] = median_interval(
@@ -49,9 +51,13 @@ def metrics(case, ceilings, samples, ours):
     return found
 
 
+DENSE = 200  # operations a byte from which arithmetic is the bound on a GPU with tensor cores, in round numbers
+
+
 def regime(case, ceilings):
-    """What bounds the least work: "launch" or "memory"; sgmv's arithmetic is never the bound below 8192 tokens of
-    one adapter."""
+    """What bounds the least work: "launch", "memory" or "arithmetic"."""
+    if case.operations > DENSE * case.least_bytes:
+        return "arithmetic"
     return "launch" if case.least_bytes / ceilings["copy"] < ceilings["launch"] else "memory"
 
 
@@ -60,7 +66,7 @@ def sentence(case, ceilings, found):
     if ceilings:
         if regime(case, ceilings) == "memory":
             words += f", {100 * found['share_of_copy']:.0f} % of the copy bandwidth"
-        else:
+        elif regime(case, ceilings) == "launch":
             words += f", {found['times_empty_launch']:.2f} times an empty launch"
     if "ours_faster" in found:
         words += f"; {found['ours_faster']:.2f} times the time of the checkmoe kernel"

@@ -4,13 +4,14 @@
 is a SKIP record with its reason.
 
 Each contestant is captured in a CUDA graph of as many calls as there are copies of the case's tensors, so that what is
-read is cold, and rounds replay the graphs in random order. A figure is the median over rounds; a ratio is by round, with
+read is cold (where `copies` of `least_bytes` fit into a cache, the smallest cases, it is not), and rounds replay the graphs in random order. A figure is the median over rounds; a ratio is by round, with
 a 99 % interval by the sign test. Every contestant's result is compared with one in double first: a wrong one gets no
 time."""
 import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -25,7 +26,6 @@ COLD = 256 << 20  # bytes of copies, several times the last cache
 MOST_COPIES = 128
 ROUNDS = 16
 SAMPLE = 1e-3  # seconds of a sample, at least
-
 
 
 class Clock:
@@ -94,6 +94,11 @@ def ceilings(clock, order):
             "launch": figures.median_interval(samples[1])[0]}
 
 
+def lost(error):
+    """Whether the device's context is gone: nothing that follows would be measured."""
+    return "CUDA error" in str(error) or "illegal" in str(error)
+
+
 def compete(case, rows, copies, right, reset, clock, limits, order, write):
     """Checks, captures and times the contestants of one case. write(name, verdict, reason, metric)."""
     ready = []
@@ -109,13 +114,16 @@ def compete(case, rows, copies, right, reset, clock, limits, order, write):
                 write(name, "FAIL", "its result is not that of the reference in double: it gets no time", {})
                 continue
             ready.append((name, clock.record([lambda n=n, f=function: f(n) for n in range(copies)])))
-        except Exception as error:  # of a peer that does not take this case, or can't be captured
-            write(name, "SKIP", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", {})
+        except Exception as error:  # a peer may not take this case, or can't be captured; a kernel of ours must
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            write(name, "ERROR" if name.split("/")[1].startswith("cuda") else "SKIP", reason, {})
+            if lost(error):
+                raise
     samples = rounds_of(clock, [function for _, function in ready], copies, order)
     by_name = {name: own for (name, _), own in zip(ready, samples)}
     for name, own in by_name.items():
         ours = by_name.get(figures.rival(name, by_name))
-        found = {**figures.metrics(case, limits, own, ours), "copies": copies}
+        found = {**figures.metrics(case, limits, own, ours, not name.endswith("-base")), "copies": copies}
         write(name, "PASS", figures.sentence(case, limits, found), found)
 
 
@@ -188,8 +196,8 @@ class Measurement:
                 getattr(self, case.op)(case)
             except Exception as error:
                 self.writes(case)(f"{case.op}/cuda", "ERROR", f"{type(error).__name__}: {error}", {})
-                if "CUDA error" in str(error) or "illegal" in str(error):
-                    raise  # the device's context is gone
+                if lost(error):
+                    return
 
 
 def environment(arguments, torch):
@@ -242,12 +250,15 @@ def main():
         return 77
     from entry import Library
     writer = records.Writer(arguments.records, environment(arguments, torch))
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
+    whole = False
     try:
         Measurement(Clock(torch), Library(arguments.library), writer, arguments.seconds).run(selected)
-    except BaseException:
-        writer.discard()
-        raise
-    writer.close()
+        whole = True
+    finally:  # what was measured is kept, whatever ended it
+        writer.close()
+        if not whole:
+            print(f"{arguments.records}: ended early", file=sys.stderr)
     print(f"{arguments.records}: {writer.counts['PASS']} measured, {writer.counts['SKIP']} skipped, "
           f"{writer.counts['FAIL']} wrong, {writer.counts['ERROR']} failed")
     return 1 if writer.counts["FAIL"] or writer.counts["ERROR"] else 0

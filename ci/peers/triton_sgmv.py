@@ -46,7 +46,7 @@ def expand(v, b, y, scaling, permutation, offset, adapter, N, r, BM: tl.constexp
 
 
 def run(batch):
-    """`batch` as of torch_peers.Batch; v travels as fp32."""
+    """`batch` as of sgmv_peers.Batch; v travels as fp32."""
     BM, BR, BN = 16, max(16, triton.next_power_of_2(batch.r)), 64
     tiles, segments = triton.cdiv(batch.T, BM), batch.adapter.numel()
     shrink[(tiles, segments)](batch.x, batch.a, batch.v32, batch.permutation, batch.offset, batch.adapter, batch.K, batch.r,

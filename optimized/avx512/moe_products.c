@@ -14,7 +14,10 @@ unsigned cm_avx512_path(const struct cm_product *product, int64_t rows)
     if (product->rows <= CM_BLOCK_ROWS)
         return 1u << CM_AVX512_STREAM | (rows > CM_ROW_BLOCK ? 1u << CM_AVX512_BLOCKS : 0);
     unsigned paths = 1u << CM_AVX512_PASSES;
-    if (product->lines * product->panels > CM_PIECE_LINES * CM_WIDE)
+    // Integers are taken to bf16 a few lines at a time, whatever the width.
+    bool unpacked = product->format == CM_FORMAT_I8 || product->format == CM_FORMAT_I4;
+    int64_t lines = product->lines * (product->format == CM_FORMAT_I8 ? 2 : 4);
+    if (unpacked ? lines > CM_UNPACKED_LINES : product->lines * product->panels > CM_PIECE_LINES * CM_WIDE)
         paths |= 1u << CM_AVX512_PIECES;
     return rows > CM_ROW_BLOCK ? paths | 1u << CM_AVX512_BLOCKS : paths;
 }

@@ -13,6 +13,7 @@ enum {
     CM_PIECE_BYTES = 16 << 10,
     CM_AHEAD_BYTES = 6 << 10,                            // in one pass, what is fetched lies so far ahead
     CM_PIECE_LINES = CM_PIECE_BYTES / CM_LINE / CM_WIDE, // of a group of 4 panels
+    CM_UNPACKED_LINES = 64,                              // of bf16 that integers are taken to at a time
 };
 
 enum { CM_AVX512_STREAM, CM_AVX512_PASSES, CM_AVX512_PIECES, CM_AVX512_BLOCKS };

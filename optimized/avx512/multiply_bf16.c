@@ -73,7 +73,7 @@ void cm_avx512_multiply_bf16(const struct cm_product *product)
 }
 
 // Lines of integers are taken a few at a time to lines of bf16, which stay in the first level of the cache.
-enum { UNPACKED_LINES = 64, UNPACKED_BYTES = UNPACKED_LINES * CM_WIDE * CM_LINE };
+enum { UNPACKED_BYTES = CM_UNPACKED_LINES * CM_WIDE * CM_LINE };
 
 // `expand`: lines of bf16 in one of integers.
 INLINE void multiply_unpacked(const struct cm_product *product, const int expand)
@@ -82,7 +82,7 @@ INLINE void multiply_unpacked(const struct cm_product *product, const int expand
     struct cm_product wide = *product;
     wide.lines *= expand;
     wide.group *= expand;
-    int64_t line = (int64_t)product->panels * CM_LINE, step = UNPACKED_LINES / expand;
+    int64_t line = (int64_t)product->panels * CM_LINE, step = CM_UNPACKED_LINES / expand;
     for (int64_t first = 0, last; first < product->lines; first = last) {
         last = first + step < product->lines ? first + step : product->lines;
         if (expand == 2)

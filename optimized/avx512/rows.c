@@ -86,7 +86,8 @@ static void add_up(const struct cm_quantisation *quantisation)
             sum = _mm_dpbusd_epi32(sum, ones, _mm_loadu_si128((const __m128i *)(quantisation->codes + n)));
         sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
         sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
-        quantisation->totals[g] = -quantisation->offset * _mm_cvtsi128_si32(sum);
+        quantisation->totals[g] =
+            (int32_t)(0u - (uint32_t)quantisation->offset * (uint32_t)_mm_cvtsi128_si32(sum));
     }
 }
 

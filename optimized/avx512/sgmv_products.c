@@ -149,13 +149,15 @@ INLINE __m512 widen(__m256i bits)
 void cm_avx512_split_sum(const float *sums, int64_t terms, int64_t sum_stride, int64_t rank, int64_t parts,
                          uint16_t *v, int64_t part_stride)
 {
-    const __m512 largest = _mm512_set1_ps(0x1.fffffep+127f);
+    const __m512 largest = _mm512_set1_ps(0x1.fffffep+127f), most = _mm512_set1_ps(0x1.fep+127f); // of bf16
     for (int64_t n = 0; n < cm_avx512_stride(rank); n += LANES) {
         __m512 rest = sum_terms(sums + n, terms, sum_stride, lanes_below(n, rank));
         for (int64_t part = 0; part < parts; part++) {
-            __m256i bits = (__m256i)_mm512_cvtneps_pbh(rest);
-            _mm256_storeu_si256((__m256i *)(v + part * part_stride + n), bits);
             __mmask16 finite = _mm512_cmp_ps_mask(_mm512_abs_ps(rest), largest, _CMP_LE_OQ);
+            __m512 part_of = _mm512_mask_min_ps(rest, finite, rest, most); // or it would round to infinity
+            part_of = _mm512_mask_max_ps(part_of, finite, part_of, _mm512_sub_ps(_mm512_setzero_ps(), most));
+            __m256i bits = (__m256i)_mm512_cvtneps_pbh(part_of);
+            _mm256_storeu_si256((__m256i *)(v + part * part_stride + n), bits);
             rest = _mm512_maskz_sub_ps(finite, rest, widen(bits));
         }
     }

@@ -45,12 +45,24 @@ static bool pack_pair(const cm_call *call, struct cm_adapter *adapter, int64_t l
     return cm_pack_open(&adapter->b[kind][part], &source);
 }
 
+// Which projections have adapters, a bit each.
+static unsigned adapted(const cm_call *call)
+{
+    unsigned parts = 0;
+    for (int n = 0; n < CM_KINDS * CM_PARTS; n++)
+        if (call->host->argument(call, a_names[n / CM_PARTS][n % CM_PARTS]))
+            parts |= 1u << n;
+    return parts;
+}
+
 bool cm_adapters_update(struct cm_engine *engine, const cm_call *call)
 {
     const DLTensor *rank = call->host->argument(call, "lora_rank");
     cm_adapters_close(engine);
     engine->L = call->host->dim(call, 'L');
+    engine->r = call->host->dim(call, 'r');
     engine->present = rank != NULL;
+    engine->parts = adapted(call);
     engine->updated = true;
     if (!rank || engine->L == 0)
         return true;
@@ -70,5 +82,6 @@ bool cm_adapters_fit(const struct cm_engine *engine, const cm_call *call)
 {
     bool present = call->host->argument(call, "lora_rank") != NULL;
     return engine->L == call->host->dim(call, 'L') && engine->present == present &&
-           (!present || engine->updated);
+           (!present ||
+            (engine->updated && engine->r == call->host->dim(call, 'r') && engine->parts == adapted(call)));
 }

@@ -134,7 +134,7 @@ bool cm_pack_open(struct cm_pack *pack, const struct cm_pack_source *source)
         (!pair || source->tensor[1]->strides[dimension] == 0))
         count = 1;
     int64_t lines = (source->k + 4 * depth - 1) / (4 * depth) * 4;
-    bool grouped = source->group > 0 && source->group < source->k;
+    bool grouped = source->scale[0] && source->group > 0 && source->group < source->k;
     *pack = (struct cm_pack){
         .format = source->format,
         .count = count,

@@ -48,12 +48,13 @@ struct cm_product {
     int64_t totals_at;    // of codes: byte where -offset * (sum of a scale group's codes) stand, int32 each;
                           // offset is 128 or 8
     const char *w;        // a group of `panels` panels
-    int panels;           // 4, 2 or 1
-    int64_t lines;        // of a panel, a multiple of 4
-    int64_t group;        // lines that share a scale, a multiple of 4 unless it is >= lines
-    const float *scale;   // [groups, panels * 16]; NULL: 1 (bf16)
-    float *out, *sums;    // [rows, CM_COLUMNS]; sums: scratch
-    const char *next;     // what is likely multiplied next, to be fetched meanwhile; NULL: nothing
+    cm_format format;
+    int panels;         // 4, 2 or 1
+    int64_t lines;      // of a panel, a multiple of 4
+    int64_t group;      // lines that share a scale, a multiple of 4 unless it is >= lines
+    const float *scale; // [groups, panels * 16]; NULL: 1 (bf16)
+    float *out, *sums;  // [rows, CM_COLUMNS]; sums: scratch
+    const char *next;   // what is likely multiplied next, to be fetched meanwhile; NULL: nothing
     int64_t next_bytes;
 };
 

@@ -218,6 +218,7 @@ static void multiply(const struct cm_work *work, const struct item *item, const 
                                  .scale_at = x->scale_at,
                                  .totals_at = x->totals_at,
                                  .w = w,
+                                 .format = pack->format,
                                  .panels = item->width,
                                  .lines = pack->lines,
                                  .group = pack->group,

@@ -206,8 +206,7 @@ static inline void cm_sgmv_store_item(const struct cm_sgmv_work *run, const stru
 
 static inline void cm_sgmv_thread(void *context, int thread, int threads)
 {
-    struct cm_sgmv_work *run = context;
-    (void)threads; // may be fewer than there are shares: what nobody began is taken over
+    struct cm_sgmv_work *run = context; // threads may be fewer than shares: what nobody began is taken over
     char *room = run->room + (size_t)thread * run->room_bytes, reason[128];
     bool ready = thread == 0 || run->target->ready(reason, sizeof reason);
     int64_t item, p = 0;
@@ -217,7 +216,7 @@ static inline void cm_sgmv_thread(void *context, int thread, int threads)
         p = cm_sgmv_find(run, true, item, p);
         cm_sgmv_shrink_item(run, &run->segments[p], item - run->segments[p].shrink, room);
     }
-    if (run->x)
+    if (run->x && threads > 1)
         cm_team_meet();
     p = 0;
     while (ready && (item = cm_shares_take(run->shares + run->threads, run->threads, thread)) >= 0) {

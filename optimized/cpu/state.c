@@ -11,6 +11,15 @@ static const char *const scale_names[CM_KINDS][CM_PARTS] = {
     {"shared_gate_scale", "shared_up_scale", "shared_down_scale"}};
 static const char *const bias_names[CM_PARTS] = {"bias_gate", "bias_up", "bias_down"};
 
+enum { LONGEST_SUM = 131072 }; // 127 * 128 times that fits into an int32
+
+static int64_t longest_row(const cm_call *call)
+{
+    int64_t H = call->host->dim(call, 'H'), I = call->host->dim(call, 'I'), D = call->host->dim(call, 'D');
+    int64_t longest = H > I ? H : I;
+    return D > longest ? D : longest;
+}
+
 bool cm_engine_supports(const cm_call *call, bool quantised, char *reason, size_t size)
 {
     static const char *const adapters[] = {"lora_a_gate",        "lora_a_up",        "lora_a_down",
@@ -28,10 +37,14 @@ bool cm_engine_supports(const cm_call *call, bool quantised, char *reason, size_
         snprintf(reason, size, "only bf16 activations, and bf16 or integer weights, are implemented");
         return false;
     }
-    if (integers && group % unit != 0) {
+    if (integers && group % unit != 0 && group < longest_row(call)) {
         snprintf(reason, size,
                  "scale groups of %lld are not implemented: int8 has multiples of 16, int4 of 32",
                  (long long)group);
+        return false;
+    }
+    if (integers && quantised && longest_row(call) > LONGEST_SUM) {
+        snprintf(reason, size, "rows of codes of more than %d elements are not implemented", LONGEST_SUM);
         return false;
     }
     for (size_t n = 0; n < sizeof adapters / sizeof *adapters; n++)
@@ -126,7 +139,8 @@ static void describe(const cm_call *call, struct cm_engine *engine)
 {
     engine->E = call->host->dim(call, 'E');
     engine->H = call->host->dim(call, 'H');
-    engine->group = call->host->dim(call, 'G');
+    bool integers = call->host->argument(call, "w_gate")->dtype.code == kDLInt;
+    engine->group = integers ? call->host->dim(call, 'G') : 0; // floats have no scales
     engine->width[CM_ROUTED] = call->host->dim(call, 'I');
     engine->width[CM_SHARED] = call->host->argument(call, "shared_gate") ? call->host->dim(call, 'D') : 0;
     engine->quantised = call->host->attribute(call, "act_quant") != 0;

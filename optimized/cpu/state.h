@@ -23,7 +23,8 @@ struct cm_engine {
     int64_t E, H, group, width[CM_KINDS]; // width: I and D; 0: there is no shared expert
     bool quantised, round_h;              // act_quant, and h rounded before it is quantised
     struct cm_adapter *adapters;          // [L]
-    int64_t L;                            // of the last update
+    int64_t L, r;                         // of the last update
+    unsigned parts;                       // projections that had adapters then: bit kind * CM_PARTS + part
     bool updated, present;                // adapters are packed; there are any
 };
 
@@ -31,7 +32,7 @@ struct cm_engine {
 // False: no memory, and nothing is held.
 bool cm_adapters_update(struct cm_engine *engine, const cm_call *call);
 void cm_adapters_close(struct cm_engine *engine);
-// Whether the call has the adapters, by number and presence, that the last update saw.
+// Whether the call has the adapters, by number, rank and presence, that the last update saw.
 bool cm_adapters_fit(const struct cm_engine *engine, const cm_call *call);
 
 // A call of the shapes and attributes for which prepare made the engine; it validates first.

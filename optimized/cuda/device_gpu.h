@@ -233,6 +233,7 @@ static cm_status cm_launch(const cm_call *call, void (*kernel)(Parameters...), d
     }
     if (error == cudaSuccess)
         return CM_OK;
+    cudaGetLastError(); // or the next launch that is right finds it
     return call->host->fail(call, CM_DEVICE_FAULT, "launch: %s", cudaGetErrorString(error));
 }
 

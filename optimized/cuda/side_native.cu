@@ -70,7 +70,8 @@ static cm_status allocate(size_t bytes, void **memory, char *reason, size_t size
 
 static void release(void *memory)
 {
-    cudaFree(memory);
+    if (cudaFree(memory) != cudaSuccess)
+        cudaGetLastError(); // a faulty launch before: synchronize has said so
 }
 
 static cm_status copy_in(void *device, const void *host, size_t bytes, char *reason, size_t size)
@@ -128,6 +129,7 @@ static cm_status replay(const cm_call *call, void *graph)
         cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), static_cast<cudaStream_t>(call->stream));
     if (error == cudaSuccess)
         return CM_OK;
+    cudaGetLastError(); // or the next launch that is right finds it
     return call->host->fail(call, CM_DEVICE_FAULT, "replay: %s", cudaGetErrorString(error));
 }
 

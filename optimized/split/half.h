@@ -98,7 +98,7 @@ static inline void *cm_half_scratch(const cm_call *call, size_t bytes, size_t al
         return memory;
     }
     if (half->scratch_count == CM_SPLIT_SCRATCH ||
-        half->side->allocate(bytes, &memory, reason, sizeof reason) != CM_OK)
+        half->side->allocate(bytes ? bytes : 1, &memory, reason, sizeof reason) != CM_OK)
         return NULL;
     half->scratch[half->scratch_count++] = memory;
     return memory;

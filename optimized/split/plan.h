@@ -109,7 +109,8 @@ static void cm_split_view(const struct cm_split *split, struct cm_split_half *ha
                            .attributes = half->attributes,
                            .dims = half->dims,
                            .device = half->side ? kDLCUDA : kDLCPU,
-                           .stream = outer->stream};
+                           .stream = outer->stream,
+                           .threads = outer->threads};
     for (int n = 0; outer->op->attributes[n].name; n++)
         half->attributes[n] = outer->attributes[n];
     for (int d = 0; d < CM_DIM_COUNT; d++)

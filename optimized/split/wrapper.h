@@ -142,7 +142,7 @@ static cm_status cm_split_finish(struct cm_split_half *gpu, cm_status status)
         waited = gpu->side->synchronize(reason, sizeof reason);
     cm_half_drop_scratch(gpu);
     if (status == CM_OK && waited != CM_OK)
-        status = gpu->outer->host->fail(gpu->outer, CM_DEVICE_FAULT, "device half: %s", reason);
+        status = gpu->outer->host->fail(gpu->outer, waited, "device half: %s", reason);
     return status;
 }
 

@@ -134,3 +134,12 @@ void cm_unit_expect_command(int code, const char *out, const char *err, const ch
                   line, err ? err : "(nothing)", command.err);
     cm_unit_forget(&command);
 }
+
+void cm_unit_expect_good(const cm_command *command)
+{
+    if (command->code == 0 && !command->err[0])
+        return;
+    printf("%s%s\n", command->out, command->err);
+    fflush(stdout);
+    ck_abort_msg("exit status %d, see the output above", command->code);
+}

@@ -25,6 +25,9 @@ void cm_unit_forget(cm_command *command); // frees out and err
 // pipe must have no escape sequence: one fails the test.
 cm_command cm_unit_command(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+// Asserts exit status 0 and nothing on stderr; prints all output otherwise, however long.
+void cm_unit_expect_good(const cm_command *command);
+
 // The same, and asserts the exit status and a part of what is on each stream (NULL: the stream must be
 // empty).
 void cm_unit_expect_command(int code, const char *out, const char *err, const char *line);

@@ -293,6 +293,10 @@ static bool supports(const cm_call *call, char *reason, size_t size)
             snprintf(reason, size, "biases are not implemented");
             return false;
         }
+    if (call->host->argument(call, "expert_map")) {
+        snprintf(reason, size, "expert_map is not implemented");
+        return false;
+    }
     static const char *const attributes[] = {"activation", "weight_on_input", "act_quant"};
     for (int n = 0; n < 3; n++)
         if (call->host->attribute(call, attributes[n]) != 0) {
