@@ -7,7 +7,7 @@
 
 #define CM_KERNEL(symbol) extern const cm_kernel symbol;
 #define CM_NATIVE(symbol) extern const cm_kernel symbol##_native;
-#define CM_NATIVE_HOST CM_NATIVE // with a half on the host
+#define CM_NATIVE_HOST    CM_NATIVE // with a half on the host
 #include "optimized/kernels.inc"
 #undef CM_KERNEL
 #undef CM_NATIVE
