@@ -30,11 +30,12 @@ static const cm_row rows[] = {
      "more partitions than units, and nothing for either side"},
     {"t0-k2-e3-h32-i16-d8-r4x2-bf16-num_gpu_experts=1-cpu_partitions=2-{random,exact}-s9", "mutation bounds",
      CM_SET_CI, "no token"},
-    {"t{1,2}-k{1,2}-e4-h{31,48,64}-i{17,33,80}-{,d20}-r{1,5,8}x{1,3}-{bf16,f16,f32}-num_gpu_experts={0,2,4}-"
+    {"t{1,2,5}-k{1,2}-e4-h{31,48,64}-i{17,33,80}-{,d20}-r{1,5,8}x{1,3}-{bf16,f16,f32}-num_gpu_experts={0,2,4}"
+     "-"
      "cpu_partitions={1,3}-{uniform,hot,holes}-{mixed,full}-{unmapped,map_shuffled}-{random,exact}-s*",
      "numerics mutation bounds isolation state determinism", CM_SET_FUZZ,
      "few tokens: a gain of so few values is too uncertain to judge"},
-    {"t{5,17}-k{1,2}-e4-h{31,48,64}-i{17,33,80}-{,d20}-r{1,5,8}x{1,3}-{bf16,f16,f32}-num_gpu_experts={0,"
+    {"t17-k{1,2}-e4-h{31,48,64}-i{17,33,80}-{,d20}-r{1,5,8}x{1,3}-{bf16,f16,f32}-num_gpu_experts={0,"
      "1,"
      "2,4}-cpu_partitions={1,2,3,4}-{uniform,hot,holes}-{mixed,full}-{packed,padded,shared_outer}-{unmapped,"
      "map_shuffled,map_replicated}-{random,exact}-s*",
