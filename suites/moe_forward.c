@@ -87,6 +87,7 @@ static const cm_row rows[] = {
      "exact}-"
      "s28",
      EACH, CM_SET_CI, "ids are slots that hold the experts in any order, with base and LoRA alike"},
+    {"t9-k2-e4-h64-i40-r8x2-bf16-g32-{random,exact}-s33", EACH, CM_SET_CI, "floats have no groups"},
     {"t9-k2-e5-h33-i40-d20-r4x2-bf16-wi8-biased-{padded,shared_outer}-map_shuffled-holes-{random,exact}-s30",
      MORE, CM_SET_CI, "the same with scales, biases, a shared expert and slots of -1"},
     {"t{17,24}-k{1,2,3}-e{4,5,9}-h{31,48,64,100}-i{17,24,33}-{,d20}-r{1,5,8,16}x{1,2,5}-{bf16,f16,f32}-"
