@@ -42,7 +42,7 @@ static inline bool cm_supports_layer(const cm_call *call, int has, char *reason,
 }
 
 // Codes of a row, to nearest even, and the number that they are multiplied by: amax/127. A NaN or an infinity
-// in the row makes that number one.
+// in the row makes that number NaN.
 static inline float cm_quantise_row(const float *x, int64_t count, int8_t *codes)
 {
     float amax = 0, finite = 0;

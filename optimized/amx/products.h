@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the amx kernels share: whether tiles can run here (cpu.c). The products are in blocks.h. Matrices are
-// packed as for avx512: a panel is a column of tiles. Rows are rounded and activated by avx512's functions.
+// What the amx kernels share: whether tiles can run here (cpu.c). The products are in blocks.h. A panel of 16
+// columns, as it is packed for avx512, is a column of tiles.
 #ifndef CM_AMX_PRODUCTS_H
 #define CM_AMX_PRODUCTS_H
 
-#include "optimized/avx512/products.h"
+#include "optimized/avx512/lanes.h"
 
 // gcc's names; clang 14 has its own, clang 15 both
 #if (defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__)) ||                             \

@@ -20,6 +20,13 @@ static size_t cm_amx_sgmv_room(int64_t K)
     return (size_t)(CM_AMX_SGMV_BLOCK * cm_avx512_stride(K)) * sizeof(uint16_t);
 }
 
+// A bf16 row of `count` elements, with zeros behind it up to its stride.
+static void cm_amx_copy_row(const char *from, int64_t count, uint16_t *to)
+{
+    memcpy(to, from, (size_t)count * sizeof *to);
+    memset(to + count, 0, (size_t)(cm_avx512_stride(count) - count) * sizeof *to);
+}
+
 // Tiles need rows at one distance, and whole pairs of K.
 static void cm_amx_sgmv_shrink(const char *const *x, int64_t rows, int64_t K, int64_t step, const uint16_t *a,
                                int64_t rank, float *out, int64_t out_stride, char *room)
@@ -28,7 +35,7 @@ static void cm_amx_sgmv_shrink(const char *const *x, int64_t rows, int64_t K, in
     uint16_t *inputs = (uint16_t *)room;
     int64_t stride = cm_avx512_stride(K);
     for (int64_t n = 0; n < rows; n++)
-        cm_avx512_copy_row(x[n], K, inputs + n * stride);
+        cm_amx_copy_row(x[n], K, inputs + n * stride);
     cm_tiles_multiply(CM_TILES_BF16, inputs, 2 * stride, rows, a, cm_avx512_stride(rank) / CM_AVX512_LANES,
                       cm_avx512_pairs(K), false, out, 4 * out_stride);
 }

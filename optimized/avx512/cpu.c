@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whether the avx512 kernels can run here: built with the instructions, on a processor and a system that
 // have them. Compiled for any processor, as it decides.
+#include "optimized/avx512/lanes.h"
 #include "optimized/avx512/multiply.h"
-#include "optimized/avx512/products.h"
 
 #include <stdio.h>
 

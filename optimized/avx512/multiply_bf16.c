@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products of bf16 rows, by VDPBF16PS: weights of bf16 as they lie; integers are made into bf16, which holds
-// them exactly, piece by piece, and get their scale when a group's sum is complete. Each sum is one chain,
-// odd element of a pair first, each addition rounded to nearest; denormals count as zero.
+// them exactly, piece by piece, and get their scale when a group's sum is complete. In a chain
+// (blocks.h) the odd element of a pair comes first, each addition is rounded to nearest; denormals count as
+// zero.
 #include "optimized/avx512/multiply.h"
 
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512VNNI__)

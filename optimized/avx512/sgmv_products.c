@@ -40,6 +40,8 @@ void cm_avx512_dots_pack(const DLTensor *a, int64_t adapter, int64_t slice, int6
 
 #include <immintrin.h>
 
+const bool cm_avx512_built = true;
+
 enum { LANES = CM_AVX512_LANES, AHEAD = 4096 / 2 };
 
 #define INLINE static inline __attribute__((always_inline))
@@ -284,6 +286,8 @@ void cm_avx512_add_row(DLDataType dtype, char *y, const float *delta, int64_t co
 }
 
 #else
+
+const bool cm_avx512_built = false;
 
 void cm_avx512_dots(const char *const *x, int64_t rows, int64_t K, int64_t step, const uint16_t *a,
                     int64_t rank, float *out, int64_t out_stride)

@@ -4,7 +4,7 @@
 #ifndef CM_AVX512_SGMV_PRODUCTS_H
 #define CM_AVX512_SGMV_PRODUCTS_H
 
-#include "optimized/avx512/products.h"
+#include "optimized/avx512/lanes.h"
 
 // A of one slice, [rank, K], in the order in which sums along its rows are formed: ranks 8 by 8,
 // [K/STEP][rank/8][STEP/32][8][32], the last steps and blocks being as long as what is left. Zeros fill K to

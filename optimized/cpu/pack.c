@@ -7,7 +7,8 @@
 
 enum { HUGE_PAGE = 2 << 20 }; // bytes
 
-int64_t cm_pack_depth(cm_format format)
+// Elements of k in a line.
+static int64_t depth_of(cm_format format)
 {
     switch (format) {
     case CM_FORMAT_I8:
@@ -67,7 +68,7 @@ static void *new_memory(size_t bytes)
 // Element k of lane `lane` into the lines of a panel, which are `stride` bytes apart.
 static void put_code(cm_format format, char *panel, int64_t stride, int64_t lane, int64_t k, int code)
 {
-    int64_t depth = cm_pack_depth(format), j = k % depth;
+    int64_t depth = depth_of(format), j = k % depth;
     unsigned char *line = (unsigned char *)panel + k / depth * stride;
     switch (format) {
     case CM_FORMAT_I8_CODES:
@@ -129,7 +130,7 @@ bool cm_pack_open(struct cm_pack *pack, const struct cm_pack_source *source)
     const DLTensor *tensor = source->tensor[0];
     bool many = tensor->ndim == (source->adapter < 0 ? 3 : 4);
     int dimension = source->adapter < 0 ? 0 : 1, pair = source->tensor[1] != NULL;
-    int64_t count = many ? tensor->shape[dimension] : 1, depth = cm_pack_depth(source->format);
+    int64_t count = many ? tensor->shape[dimension] : 1, depth = depth_of(source->format);
     if (many && tensor->strides[dimension] == 0 && count > 1 &&
         (!pair || source->tensor[1]->strides[dimension] == 0))
         count = 1;

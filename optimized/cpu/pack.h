@@ -34,8 +34,6 @@ struct cm_pack_source {
 bool cm_pack_open(struct cm_pack *pack, const struct cm_pack_source *source);
 void cm_pack_close(struct cm_pack *pack); // accepts zero
 
-// Elements of k in a line.
-int64_t cm_pack_depth(cm_format format);
 // Panels of the group that begins at panel `first`.
 int cm_pack_width(const struct cm_pack *pack, int64_t first);
 int64_t cm_pack_group_count(const struct cm_pack *pack);

@@ -5,7 +5,7 @@
 #ifndef CM_CPU_SGMV_ADAPTERS_H
 #define CM_CPU_SGMV_ADAPTERS_H
 
-#include "optimized/avx512/products.h"
+#include "optimized/avx512/lanes.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
