@@ -98,9 +98,15 @@ static const cm_row rows[] = {
      "numerics mutation bounds isolation state determinism", CM_SET_FUZZ,
      "few tokens: a gain of so few values may be too uncertain to judge"},
     {"t{1,2,5,17}-k{1,2,3}-e{4,5}-h{31,64,100}-i{17,33,48}-{,d20}-{,g16,g32}-r{1,5,8}x{1,3}-{bf16,f16,f32}-"
-     "yf32-"
-     "{wi8,wi4}-{,act_quant=int8_row}-{uniform,hot,holes}-{mixed,full}-{packed,padded}-{random,exact}-s*",
-     "numerics mutation bounds isolation state", CM_SET_FUZZ, "integer weights, quantised rows"},
+     "yf32-{wi8,wi4}-{uniform,hot,holes}-{mixed,full}-{packed,padded}-{random,exact}-s*",
+     "numerics mutation bounds isolation state", CM_SET_FUZZ, "integer weights"},
+    {"t{1,2,5,17}-k{1,2,3}-e{4,5}-h{31,64,100}-i{17,33,48}-{,d20}-{,g16,g32}-r{1,5,8}x{1,3}-{bf16,f16,f32}-"
+     "yf32-{wi8,wi4}-act_quant=int8_row-{uniform,hot,holes}-{mixed,full}-{packed,padded}-exact-s*",
+     "numerics mutation bounds isolation state", CM_SET_FUZZ, "quantised rows"},
+    {"t17-k{1,2,3}-e{4,5}-h{31,64,100}-i{17,33,48}-{,d20}-{,g16,g32}-r{1,5,8}x{1,3}-{bf16,f16,f32}-"
+     "yf32-{wi8,wi4}-act_quant=int8_row-{uniform,hot}-{mixed,full}-{packed,padded}-random-s*",
+     "numerics mutation bounds isolation state", CM_SET_FUZZ,
+     "quantised rows; of few tokens the bound may be too wide"},
     {0},
 };
 
